@@ -1,0 +1,356 @@
+"""The command line: parses, then calls one function of `gptlab.lab`.
+
+Each command is a dataclass of its options and a function; only the one that is asked for is built, and torch is
+imported only when there is something to compute.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from gptlab import config
+from gptlab.messages import LANGUAGES, language, say
+
+T = TypeVar("T")
+Lang = Annotated[str | None, arg(metavar="{" + ",".join(LANGUAGES) + "}")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(config.TrainConfig):
+    """Train a model on a text: a known one (see `gptlab corpora`), a file of your own, or a folder of files."""
+
+    corpus: Positional[str] = "shakespeare"  # a known text's name, a file or a folder
+    out: Path | None = None  # the run directory to make; default runs/TEXT-PRESET
+    resume: bool = False  # go on with the run at --out (default: the latest); begin it if it is not there
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
+    quiet: bool = False  # print nothing but the result
+    lang: Lang = None  # the language of what is said; default the locale's
+
+
+def train(argv: list[str]) -> int:
+    out, resume = option(argv, "--out"), "--resume" in argv
+    saved = None
+    if resume:
+        from gptlab.run import Run, latest_run
+
+        path = Path(out) if out else latest_run()
+        saved = Run(path).train_config if (path / "config.toml").is_file() else None
+    # The recipe's own numbers, or the run's, are the defaults that --help shows.
+    base = saved or config.recipe(option(argv, "--recipe") or "default")
+    args = parse("train", Train, argv, Train(**base.to_dict()))
+    lang = language(args.lang)
+    given = {
+        f.name: getattr(args, f.name)
+        for f in dataclasses.fields(config.TrainConfig)
+        if getattr(args, f.name) != getattr(base, f.name)
+    }
+    given.setdefault("recipe", base.recipe)
+
+    from gptlab import lab
+    from gptlab.train.log import Display, duration
+
+    display = None if args.quiet else Display(lang)
+    try:
+        run = lab.train(
+            out=args.out, resume=args.resume, device=args.device, display=display, **{"corpus": args.corpus, **given}
+        )
+    finally:
+        if display:
+            display.close()
+    best = min((m for m in run.metrics() if "val_loss" in m), key=lambda m: m["val_loss"])
+    if display and (outcome := display.outcome):
+        numbers = {"loss": f"{outcome.best_loss:.4f}", "best": outcome.best_step}
+        go_on = f"gptlab train --resume --out {run.path}"
+        if outcome.reason == "interrupted":
+            display.said("interrupted", step=outcome.step, steps=outcome.steps, command=go_on)
+        elif outcome.reason == "no better":
+            patience = run.train_config.patience if run.train_config else None
+            display.said("no_better", step=outcome.step, steps=outcome.steps, patience=patience, **numbers)
+        elif outcome.resumed_at == outcome.steps:
+            display.said("already", steps=outcome.steps, command=f"{go_on} --steps {2 * outcome.steps}")
+        else:
+            display.said("finished", steps=outcome.step, time=duration(outcome.seconds), **numbers)
+        display.said("saved", run=run.path, command=f"gptlab sample {run.path}")
+    print(json.dumps({"run": str(run.path), "step": best["step"], "val_loss": best["val_loss"]}))
+    return 130 if display and display.outcome and display.outcome.reason == "interrupted" else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Let a model write: on from a prompt, or from nothing."""
+
+    first: Annotated[Positional[str | None], arg(name="RUN", metavar="[RUN]")] = None  # default: the latest run
+    second: Annotated[Positional[str | None], arg(name="PROMPT", metavar='["PROMPT"]')] = None  # what to go on from
+    samples: int = 1  # how many, side by side
+    interactive: bool = False  # ask for prompts until an empty line
+    json: bool = False  # one JSON object with tokens and their log-probabilities (the model's own, in nats)
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
+    lang: Lang = None  # the language of what is said; default the locale's
+    how: OmitArgPrefixes[config.SampleConfig] = field(default_factory=config.SampleConfig)
+
+
+def sample(argv: list[str]) -> int:
+    args = parse("sample", Sample, argv)
+    run, prompt = args.first, args.second
+    if prompt is None and run is not None and not names_run(run):
+        run, prompt = None, run
+    lang = language(args.lang)
+
+    from gptlab import lab
+    from gptlab.generate.generate import generate
+
+    loaded = lab.load(run, device=args.device)
+
+    def write(prompt: str) -> None:
+        stream = generate(loaded.model, loaded.tokenizer, prompt, args.how, n=args.samples)
+        if args.json:
+            samples = {i: s for i, _, s in stream}
+            found = [
+                {
+                    "text": s.text,
+                    "ended": s.reason,
+                    "tokens": [
+                        {"id": t, "text": loaded.tokenizer.decode([t]), "logprob": p}
+                        for t, p in zip(s.ids, s.logprobs, strict=True)
+                    ],
+                }
+                for _, s in sorted(samples.items())
+            ]
+            print(json.dumps({"run": str(loaded.run.path), "prompt": prompt, "samples": found}, ensure_ascii=False))
+            return
+        if args.samples == 1:
+            print(prompt, end="", flush=True)
+            for _, text, _ in stream:
+                print(text, end="", flush=True)
+            print()
+            return
+        texts = [prompt] * args.samples
+        for i, text, _ in stream:
+            texts[i] += text
+        for i, text in enumerate(texts):
+            print(f"--- {i + 1} ---\n{text}")
+
+    if not args.interactive:
+        write(prompt or "")
+        return 0
+    if sys.stdin.isatty():
+        print(say("interactive", lang), file=sys.stderr)
+    while True:
+        try:
+            prompt = input("> " if sys.stdin.isatty() else "")
+        except EOFError:
+            return 0
+        if not prompt:
+            return 0
+        write(prompt)
+
+
+def names_run(text: str) -> bool:
+    """Whether a lone argument of `sample` is a run and not a prompt."""
+    path = Path(text)
+    here = [(folder / "config.toml").is_file() for folder in (path, Path("runs") / path) if len(text) < 200]
+    return any(here) or path.parts[:1] == ("runs",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Measure how well a model predicts text: its own validation part, or another text."""
+
+    run: Annotated[Positional[str | None], arg(metavar="[RUN]")] = None  # default: the latest run
+    on: str | None = None  # a known text, a file or a folder: all of it, unless the run was trained on it
+    windows: int = 6400  # random windows of the window loss
+    limit: int = 200_000  # the most tokens that the sliding window reads
+    json: bool = False  # one JSON object
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
+    lang: Lang = None  # the language of what is said; default the locale's
+
+
+def evaluate(argv: list[str]) -> int:
+    args = parse("evaluate", Evaluate, argv)
+    lang = language(args.lang)
+
+    from gptlab import lab
+
+    loaded = lab.load(args.run, device=args.device)
+    result = lab.evaluate_on(loaded, args.on, windows=args.windows, limit=args.limit)
+    if args.json:
+        print(json.dumps(result))
+        return 0
+    what = say("validation_part" if result["validation_part"] else "whole_text", lang)
+    print(say("evaluated_on", lang, run=loaded.run.path, text=result["text"], what=what))
+    for entry in ("window_loss", "sliding_loss", "perplexity", "bits_per_character", "bits_per_byte"):
+        if result[entry] is not None:
+            print(f"  {say(entry, lang):<44}{result[entry]:10.4f}")
+    if result["limited"]:
+        print(say("limited", lang, tokens=f"{args.limit:,}"), file=sys.stderr)
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """Make a run of a model from elsewhere: a checkpoint folder of the old GPTLab."""
+
+    source: Annotated[Positional[Path], arg(name="FOLDER")]  # holds config.json, vocab.txt and pytorch_model.bin
+    out: Path | None = None  # the run directory to make; default runs/FOLDER
+    lang: Lang = None  # the language of what is said; default the locale's
+
+
+def import_(argv: list[str]) -> int:
+    args = parse("import", Import, argv)
+    lang = language(args.lang)
+
+    from gptlab import lab
+    from gptlab.model.count import count
+
+    run = lab.import_run(args.source, args.out)
+    numbers = {"parameters": f"{count(run.model_config).total:,}", "command": f"gptlab sample {run.path}"}
+    print(say("imported", lang, run=run.path, **numbers))
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """List the runs in a folder, the one last written to at the end."""
+
+    folder: Annotated[Positional[Path], arg(metavar="[FOLDER]")] = Path("runs")
+    lang: Lang = None  # the language of what is said; default the locale's
+
+
+def runs(argv: list[str]) -> int:
+    args = parse("runs", Runs, argv)
+    lang = language(args.lang)
+
+    from gptlab.run import Run, find_runs
+
+    rows = []
+    for path in find_runs(args.folder):
+        run = Run(path)
+        losses = [(m["val_loss"], m["step"]) for m in run.metrics() if "val_loss" in m]
+        steps = f"{run.metrics()[-1]['step']}" if losses else "–"
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime((path / "config.toml").stat().st_mtime))
+        rows.append((str(path), steps, f"{min(losses)[0]:.4f}" if losses else "–", when))
+    if not rows:
+        print(say("no_runs", lang), file=sys.stderr)
+        return 0
+    table([("", say("step", lang), say("validation_loss", lang), say("written", lang)), *rows])
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpora:
+    """List the texts that are known by name."""
+
+
+def corpora(argv: list[str]) -> int:
+    parse("corpora", Corpora, argv)
+    from gptlab.text.corpora import CORPORA
+
+    table([(c.name, c.language, f"{c.bytes:,} bytes", c.title) for c in CORPORA.values()])
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """List the models that --preset knows, with their exact numbers of parameters."""
+
+
+def models(argv: list[str]) -> int:
+    parse("models", Models, argv)
+    from gptlab.model.count import count
+    from gptlab.presets import ALIASES, SIZES, preset
+
+    rows: list[tuple[str, ...]] = [("", "layers", "heads", "d_model", "context", "vocabulary", "parameters")]
+    for name in SIZES:
+        c = preset(name)
+        numbers = (c.n_layers, c.n_heads, c.d_model, c.context, c.vocab_size, count(c).total)
+        rows.append((name, *(f"{n:,}" for n in numbers)))
+    table(rows)
+    for alias, name in ALIASES.items():
+        print(f"{alias} = {name}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train,
+    "sample": sample,
+    "evaluate": evaluate,
+    "import": import_,
+    "runs": runs,
+    "corpora": corpora,
+    "models": models,
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; the exit status is 2 for a user's mistake, which is told in one message."""
+    warnings.showwarning = show_warning
+    if not argv or argv[0] in ("-h", "--help", "help", "--lang"):
+        try:
+            print(say("guide", language(option(list(argv), "--lang"))).strip())
+        except ValueError as error:
+            return failed(error)
+        return 0
+    if argv[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("gptlab"))
+        return 0
+    try:
+        if argv[0] not in COMMANDS:
+            raise config.unknown("command", argv[0], COMMANDS)
+        return COMMANDS[argv[0]](list(argv[1:]))
+    except BrokenPipeError:  # as of `gptlab sample | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError) as error:
+        return failed(error)
+
+
+def failed(error: Exception) -> int:
+    if os.environ.get("GPTLAB_TRACEBACK"):
+        raise error
+    print(f"gptlab: {error}", file=sys.stderr)
+    return 2
+
+
+def show_warning(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
+    if issubclass(category, UserWarning):
+        print(f"gptlab: {message}", file=sys.stderr)
+
+
+def parse(command: str, kind: type[T], argv: list[str], default: T | None = None) -> T:
+    """The options of a command; on a wrong one, tyro prints what is wrong and exits with status 2."""
+    prog = f"gptlab {command}"
+    return (
+        tyro.cli(kind, args=argv, prog=prog)
+        if default is None
+        else tyro.cli(kind, args=argv, prog=prog, default=default)
+    )
+
+
+def option(argv: list[str], name: str) -> str | None:
+    """An option's value, before all are parsed."""
+    for i, word in enumerate(argv):
+        if word == name and i + 1 < len(argv):
+            return argv[i + 1]
+        if word.startswith(f"{name}="):
+            return word.removeprefix(f"{name}=")
+    return None
+
+
+def table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

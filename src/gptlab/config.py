@@ -1,0 +1,347 @@
+"""What a run is made of, as three frozen records: the model, its training, and how text is sampled from it.
+
+Each field is a type, a default and a line of meaning with units. A record is checked when it is made, compares
+by value, and goes to TOML and JSON and back. No torch here: `gptlab --help` reads this file.
+"""
+
+import dataclasses
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from gptlab.registry import ACTIVATIONS, NORMS, OPTIMIZERS, POSITIONS, RESIDUALS, SCHEDULES, TOKENIZERS, unknown
+
+
+class Config:
+    """What the records share: reading, writing, changing, and errors that name field and value."""
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            object.__setattr__(self, f.name, coerced(f.name, getattr(self, f.name), hints[f.name]))
+        self.check()
+
+    def check(self) -> None:
+        """Raise ValueError for values that cannot work."""
+
+    def require(self, ok: bool, name: str, what: str) -> None:
+        if not ok:
+            raise ValueError(f"{name} must be {what}, not {getattr(self, name)!r}")
+
+    def but(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return type(self).from_dict({**self.to_dict(), **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that are set; None is left out, for TOML has no word for it."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        for name in values:
+            if name not in known:
+                raise unknown(f"{cls.__name__} field", name, known)
+        return cls(**values)
+
+    @classmethod
+    def read(cls, source: str | Path | Mapping[str, Any]) -> Self:
+        """From a .toml or .json file, or a dictionary; a table named for the record inside it is enough.
+
+        Raises ValueError for a file that is neither, or a field that does not exist.
+        """
+        values = dict(source) if isinstance(source, Mapping) else read_table(Path(source))
+        table = cls.__name__.removesuffix("Config").lower()
+        return cls.from_dict(values[table] if isinstance(values.get(table), dict) else values)
+
+
+def coerced(name: str, value: Any, hint: Any) -> Any:
+    """The value as its field's type: an int for a float field, a list for a tuple; else ValueError."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for option in options:
+        kind = typing.get_origin(option) or option
+        if kind is tuple and isinstance(value, list | tuple):
+            return tuple(value)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+            return value
+    expected = " or ".join("nothing" if o is type(None) else getattr(o, "__name__", str(o)) for o in options)
+    raise ValueError(f"{name} must be {expected}, not {value!r}")
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """The table in a TOML or JSON file; ValueError where it is neither."""
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds a {type(values).__name__} where a table of settings is expected")
+    return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Config):
+    """The function that a model computes: its shape and its parts, in the field's own terms."""
+
+    family: str = ""  # the entry of presets.FAMILIES it was made from, for people and for conversion
+    vocab_size: int  # V, how many token ids there are
+    context: int  # the most tokens that are seen at once
+    n_layers: int  # blocks
+    d_model: int  # C, width of the residual stream
+    n_heads: int  # H, query heads of a layer
+    n_kv_heads: int | None = None  # K, key and value heads; default n_heads
+    head_dim: int | None = None  # D, width of a head; default d_model / n_heads
+    d_ff: int | None = None  # width inside the MLP; default 4 d_model
+    norm: str = "layernorm"  # a name of registry.NORMS
+    norm_eps: float = 1e-5  # added to the variance (seed-layernorm: to the standard deviation)
+    norm_affine: str = "weight+bias"  # the norms' parameters: weight+bias, weight or none
+    norm_placement: str = "pre"  # a name of registry.RESIDUALS
+    final_norm: bool = True  # a norm between the last block and the head
+    position: str = "learned"  # a name of registry.POSITIONS
+    activation: str = "gelu_tanh"  # a name of registry.ACTIVATIONS
+    bias_qkv: bool = True  # the query, key and value projections have biases
+    bias_attn_out: bool = True  # the attention's output projection has a bias
+    bias_ffn: bool = True  # the MLP's projections have biases
+    bias_lm_head: bool = False  # the head has a bias
+    tied_embeddings: bool = True  # the head's matrix is the token table
+
+    def check(self) -> None:
+        for name in ("vocab_size", "context", "n_layers", "d_model", "n_heads"):
+            self.require(getattr(self, name) >= 1, name, "at least 1")
+        if self.head_dim is None:
+            if self.d_model % self.n_heads:
+                raise ValueError(
+                    f"d_model {self.d_model} is not divisible by n_heads {self.n_heads}: choose a multiple, "
+                    f"such as d_model {self.d_model // self.n_heads * self.n_heads or self.n_heads}, "
+                    "or give head_dim"
+                )
+            object.__setattr__(self, "head_dim", self.d_model // self.n_heads)
+        if self.n_kv_heads is None:
+            object.__setattr__(self, "n_kv_heads", self.n_heads)
+        if self.d_ff is None:
+            object.__setattr__(self, "d_ff", 4 * self.d_model)
+        for name in ("head_dim", "n_kv_heads", "d_ff"):
+            self.require(getattr(self, name) >= 1, name, "at least 1")
+        if self.n_heads % self.kv_heads:
+            raise ValueError(f"n_heads {self.n_heads} is not divisible by n_kv_heads {self.n_kv_heads}")
+        self.require(self.norm_eps >= 0, "norm_eps", "0 or more")
+        NORMS.check(self.norm)
+        RESIDUALS.check(self.norm_placement)
+        POSITIONS.check(self.position)
+        ACTIVATIONS.check(self.activation)
+        if self.norm_affine not in ("weight+bias", "weight", "none"):
+            raise unknown("norm_affine", self.norm_affine, ("weight+bias", "weight", "none"))
+
+    # The three fields with a computed default, as the plain ints that they are once checked.
+    @property
+    def kv_heads(self) -> int:
+        return self.n_kv_heads or self.n_heads
+
+    @property
+    def head_width(self) -> int:
+        return self.head_dim or self.d_model // self.n_heads
+
+    @property
+    def ff_width(self) -> int:
+        return self.d_ff or 4 * self.d_model
+
+    @classmethod
+    def read(cls, source: str | Path | Mapping[str, Any]) -> Self:
+        """From a file or dictionary of ours, or in a dialect that its users have.
+
+        Dialects: the old GPTLab's JSON (`n_embd`, `max_len`), nanoGPT's (`n_embd`, `block_size`), a Hugging
+        Face GPT-2 `config.json`, and `emb_dim`, `context_length`, `qkv_bias`, … A dialect's dropout, batch and
+        learning rate are settings of a training, not of the model, and are left out.
+        """
+        values = dict(source) if isinstance(source, Mapping) else read_table(Path(source))
+        for dialect in DIALECTS:
+            if dialect.known_by in values:
+                return cls.from_dict(dialect.translate(values))
+        return super().read(values)
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """Another project's names for a model's shape."""
+
+    name: str
+    known_by: str  # the key that no other dialect has
+    names: dict[str, str]  # theirs -> ours
+    fixed: dict[str, Any]  # what their code does and their config does not say
+    ignored: tuple[str, ...] = ()  # theirs, and no matter of the function
+
+    def translate(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        out = dict(self.fixed)
+        for key, value in values.items():
+            if key in self.names:
+                if value is not None:
+                    out[self.names[key]] = value
+            elif key == "activation_function":
+                out["activation"] = HF_ACTIVATIONS.get(value) or ACTIVATIONS.check(value)
+            elif key == "bias":
+                out.update(dict.fromkeys(("bias_qkv", "bias_attn_out", "bias_ffn"), value))
+                out["norm_affine"] = "weight+bias" if value else "weight"
+            elif key in ("scale_attn_by_inverse_layer_idx", "add_cross_attention"):
+                if value:
+                    raise ValueError(f"{key} = {value!r} is a variant of GPT-2 that gptlab does not build")
+            elif key not in self.ignored and self.known_by != "n_positions":  # Hugging Face's have dozens more
+                raise unknown(f"field of a {self.name} config", key, [*self.names, *self.ignored])
+        return out
+
+
+HF_ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "relu": "relu"}
+GPT2_PARTS: dict[str, Any] = {"family": "gpt2", "norm": "layernorm", "position": "learned"}
+SHORT_NAMES = {"n_embd": "d_model", "n_head": "n_heads", "n_layer": "n_layers", "vocab_size": "vocab_size"}
+DIALECTS = (
+    # Hugging Face writes n_ctx beside n_positions in old files; the table has n_positions rows.
+    Dialect(
+        "Hugging Face GPT-2",
+        "n_positions",
+        SHORT_NAMES
+        | {"n_positions": "context", "n_inner": "d_ff", "layer_norm_epsilon": "norm_eps"}
+        | {"tie_word_embeddings": "tied_embeddings"},
+        GPT2_PARTS,
+    ),
+    Dialect(
+        "old GPTLab",
+        "max_len",
+        SHORT_NAMES | {"max_len": "context"},
+        # Its q, k and v have biases whatever its `bias` says; nothing else has.
+        {"family": "nanogpt-seed", "norm": "seed-layernorm", "bias_attn_out": False, "bias_ffn": False},
+        ("bias", "dropout", "batch_size", "max_iters", "eval_interval", "learning_rate", "eval_iters", "device"),
+    ),
+    Dialect(
+        "nanoGPT",
+        "block_size",
+        SHORT_NAMES | {"block_size": "context"},
+        GPT2_PARTS | {"family": "nanogpt", "activation": "gelu"},
+        ("dropout",),
+    ),
+    Dialect(
+        "emb_dim",
+        "emb_dim",
+        {"vocab_size": "vocab_size", "context_length": "context", "emb_dim": "d_model", "n_heads": "n_heads"}
+        | {"n_layers": "n_layers", "qkv_bias": "bias_qkv"},
+        GPT2_PARTS | {"tied_embeddings": False},
+        ("drop_rate",),
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Config):
+    """One training: the text, the model's name, and everything the result depends on."""
+
+    corpus: str = "shakespeare"  # a known text's name, a file or a folder
+    preset: str = "gptlab-cpu"  # a model of `gptlab models`
+    tokenizer: str = "char"  # char, bpe (trained on the text) or gpt2
+    vocab_size: int | None = None  # of a bpe tokenizer; default 1024
+    context: int | None = None  # tokens seen at once; default the preset's
+    recipe: str = "default"  # where the settings below come from when they are not given
+    steps: int | None = None  # optimizer steps; default the recipe's
+    minutes: float | None = None  # train about so long instead: measured once, then a fixed number of steps
+    batch: int = 32  # windows per optimizer step
+    accumulate: int = 1  # parts in which a batch is computed, to need less memory
+    optimizer: str = "muon"  # muon (matrices by Muon, the rest by AdamW) or adamw
+    lr: float = 0.03  # peak learning rate: of Muon's matrices, or of everything under adamw
+    lr_adam: float = 0.01  # peak learning rate of what Muon leaves to AdamW
+    momentum: float = 0.95  # Muon's
+    beta1: float = 0.9  # AdamW's decay rate of the mean gradient
+    beta2: float = 0.95  # AdamW's decay rate of the mean squared gradient
+    weight_decay: float = 0.0  # decoupled, on matrices (classic: on everything)
+    decay_all: bool = False  # decay vectors too, as a plain AdamW does
+    schedule: str = "linear"  # learning rate after the warm-up: constant, linear or cosine
+    warmup: int = 20  # steps from 0 to the peak
+    final_lr: float = 0.0  # where the decay ends, as a fraction of the peak
+    clip: float | None = 1.0  # largest norm of all gradients together; none: no clipping
+    dropout: float = 0.0  # probability, on embeddings, attention and branch outputs
+    init: str = "gpt2"  # how weights are drawn: see model/init.py
+    seed: int = 0  # everything random follows from it
+    eval_every: int | None = None  # steps between evaluations; default: 20 evaluations in all
+    eval_windows: int | None = None  # windows per evaluation; default: as many as take under 5% of the time
+    save_every: int | None = None  # steps between resumable states; default: at every evaluation
+    patience: int | None = None  # stop after so many evaluations without a better validation loss
+    sample_every: int = 4  # evaluations between samples; 0: none
+    prompt: str = ""  # what the samples while training start from
+
+    def check(self) -> None:
+        for name in ("batch", "accumulate"):
+            self.require(getattr(self, name) >= 1, name, "at least 1")
+        for name in ("steps", "context", "eval_every", "save_every", "patience", "vocab_size", "eval_windows"):
+            self.require(getattr(self, name) is None or getattr(self, name) >= 1, name, "at least 1")
+        for name in ("lr", "lr_adam", "warmup", "weight_decay", "sample_every", "seed"):
+            self.require(getattr(self, name) >= 0, name, "0 or more")
+        for name in ("momentum", "beta1", "beta2", "dropout"):
+            self.require(0 <= getattr(self, name) < 1, name, "from 0 up to, but not, 1")
+        self.require(0 <= self.final_lr <= 1, "final_lr", "from 0 to 1")
+        self.require(self.clip is None or self.clip > 0, "clip", "more than 0")
+        self.require(self.minutes is None or self.minutes > 0, "minutes", "more than 0")
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch {self.batch} is not divisible by accumulate {self.accumulate}")
+        TOKENIZERS.check(self.tokenizer)
+        OPTIMIZERS.check(self.optimizer)
+        SCHEDULES.check(self.schedule)
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "default": {},
+    # The old GPTLab's: constant AdamW with torch's own defaults, and dropout.
+    "classic": dict(
+        steps=5000,
+        optimizer="adamw",
+        lr=3e-4,
+        beta2=0.999,
+        weight_decay=0.01,
+        decay_all=True,
+        schedule="constant",
+        warmup=0,
+        final_lr=1.0,
+        clip=None,
+        dropout=0.2,
+    ),
+}
+
+
+def recipe(name: str) -> TrainConfig:
+    """The settings of a recipe; ValueError for a name that does not exist."""
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    return TrainConfig(recipe=name, **RECIPES[name])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig(Config):
+    """How the next token is chosen. What is cut or bent is applied in the order of the fields."""
+
+    tokens: int = 200  # the most tokens to write
+    logit_bias: dict[str, float] = field(default_factory=dict)  # added to logits, by token id ("42") or text
+    repetition_penalty: float = 1.0  # divides the logits of tokens seen (multiplies negative ones); 1: off
+    frequency_penalty: float = 0.0  # subtracted from a token's logit for every time it was written
+    presence_penalty: float = 0.0  # subtracted once from the logit of a token that was written
+    temperature: float = 1.0  # divides the logits; 0: always the likeliest token (greedy)
+    top_k: int | None = None  # keep the k likeliest tokens
+    top_p: float | None = None  # keep the likeliest tokens whose probability reaches p together
+    min_p: float | None = None  # keep tokens at least min_p times as probable as the likeliest
+    stop: tuple[str, ...] = ()  # end where one of these appears; it is left out of the text
+    seed: int = 0  # the same seed, prompt and settings give the same text
+    window: str = "halves"  # past the context: halves (fast) or slide (the last `context` tokens, recomputed)
+
+    def check(self) -> None:
+        self.require(self.tokens >= 0, "tokens", "0 or more")
+        self.require(self.temperature >= 0, "temperature", "0 or more")
+        self.require(self.repetition_penalty > 0, "repetition_penalty", "more than 0")
+        self.require(self.top_k is None or self.top_k >= 1, "top_k", "at least 1")
+        self.require(self.top_p is None or 0 < self.top_p <= 1, "top_p", "more than 0, at most 1")
+        self.require(self.min_p is None or 0 <= self.min_p <= 1, "min_p", "from 0 to 1")
+        self.require(self.seed >= 0, "seed", "0 or more")
+        self.require("" not in self.stop, "stop", "strings of at least one character")
+        if self.window not in ("halves", "slide"):
+            raise unknown("window", self.window, ("halves", "slide"))

@@ -1,0 +1,84 @@
+"""The old GPTLab's checkpoints (github wmelo52/GPTLab): config.json, vocab.txt, pytorch_model.bin -> a run.
+
+Its names: transformer.{wte,wpe}, transformer.h.I.{ln_1,ln_2}.{a_2,b_2}, attn.{q,k,v}_linear, attn.c_proj,
+mlp.{c_fc,c_proj}, transformer.ln_f; attn.masks is a buffer and lm_head repeats wte.
+"""
+
+import pickle
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gptlab.config import ModelConfig
+from gptlab.model.transformer import Transformer
+from gptlab.run import Run, load_weights
+from gptlab.text.chars import CharTokenizer
+
+# theirs -> ours, {i} a layer; several of theirs are joined row by row.
+ROWS: list[tuple[tuple[str, ...], str]] = [
+    (("transformer.wte.weight",), "embedding"),
+    (("transformer.wpe.weight",), "position.weight"),
+    (("transformer.h.{i}.ln_1.a_2",), "blocks.{i}.residual.norms.0.weight"),
+    (("transformer.h.{i}.ln_1.b_2",), "blocks.{i}.residual.norms.0.bias"),
+    (tuple(f"transformer.h.{{i}}.attn.{x}_linear.weight" for x in "qkv"), "blocks.{i}.attention.qkv.weight"),
+    (tuple(f"transformer.h.{{i}}.attn.{x}_linear.bias" for x in "qkv"), "blocks.{i}.attention.qkv.bias"),
+    (("transformer.h.{i}.attn.c_proj.weight",), "blocks.{i}.attention.out.weight"),
+    (("transformer.h.{i}.ln_2.a_2",), "blocks.{i}.residual.norms.1.weight"),
+    (("transformer.h.{i}.ln_2.b_2",), "blocks.{i}.residual.norms.1.bias"),
+    (("transformer.h.{i}.mlp.c_fc.weight",), "blocks.{i}.mlp.up.weight"),
+    (("transformer.h.{i}.mlp.c_proj.weight",), "blocks.{i}.mlp.down.weight"),
+    (("transformer.ln_f.a_2",), "norm.weight"),
+    (("transformer.ln_f.b_2",), "norm.bias"),
+]
+
+
+def is_seed(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in ("config.json", "vocab.txt", "pytorch_model.bin"))
+
+
+def import_seed(folder: Path, out: Path) -> Run:
+    """Make a run directory from a checkpoint folder.
+
+    Raises ValueError for a file that is missing, does not fit, or holds more than tensors: the weights are a
+    pickle, which is read by torch's restricted loader alone.
+    """
+    config = ModelConfig.read(folder / "config.json")
+    characters = (folder / "vocab.txt").read_bytes().decode("utf-8")  # as it is: its line end is a character
+    tokenizer = CharTokenizer("".join(sorted(set(characters))))
+    if tokenizer.vocab_size != config.vocab_size:
+        raise ValueError(
+            f"{folder / 'vocab.txt'} has {tokenizer.vocab_size} characters, config.json says {config.vocab_size}"
+        )
+    theirs = read_pickle(folder / "pytorch_model.bin")
+    ours: dict[str, Tensor] = {}
+    used = set()
+    for sources, target in ROWS:
+        for i in range(config.n_layers if "{i}" in target else 1):
+            names = [source.format(i=i) for source in sources]
+            if missing := [name for name in names if name not in theirs]:
+                raise ValueError(f"{folder / 'pytorch_model.bin'} lacks {missing[0]}")
+            ours[target.format(i=i)] = torch.cat([theirs[name] for name in names])
+            used.update(names)
+    left = [
+        name for name in theirs if name not in used and not name.endswith("attn.masks") and name != "lm_head.weight"
+    ]
+    if left:
+        raise ValueError(f"{folder / 'pytorch_model.bin'} holds {left[0]}, which the old GPTLab does not have")
+    model = Transformer(config)
+    load_weights(model, ours, folder / "pytorch_model.bin")
+    run = Run.create(out, config, tokenizer)
+    run.save_weights(model)
+    return run
+
+
+def read_pickle(path: Path) -> dict[str, Tensor]:
+    """The tensors in a torch checkpoint; ValueError for one that holds anything else, which is not executed."""
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} is refused: it holds more than tensors, or is damaged ({reason})") from None
+    if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
+        raise ValueError(f"{path} is refused: it holds something other than named tensors")
+    return weights

@@ -1,0 +1,1 @@
+"""weights -> text: which token comes next, and one after another."""

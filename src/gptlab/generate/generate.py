@@ -1,0 +1,165 @@
+"""Text from a model, token by token, each chosen token being read back in.
+
+N samples side by side, T tokens of prompt, V vocabulary. What was read stays in a key-value cache. Past the
+context there are two ways on. "slide": every step reads the last `context` tokens anew, the exact sliding
+window (as the old GPTLab does). "halves": when the context is full, the newer half of it is read anew from
+position 0, and there is room again; between context/2 and context tokens are seen, at little more than the
+cost of one token a step.
+"""
+
+import codecs
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gptlab.config import SampleConfig
+from gptlab.generate import sampling
+from gptlab.model.cache import Cache
+from gptlab.model.transformer import Transformer
+from gptlab.seeds import key
+from gptlab.text.tokenizer import Tokenizer, prompt_ids
+
+
+class Reader:
+    """The model as a reader of N texts of the same length: `read` gives the logits after their last token."""
+
+    def __init__(self, model: Transformer, *, window: str) -> None:
+        self.model, self.window = model, window
+        self.cache: Cache | None = None
+
+    def read(self, ids: Tensor) -> Tensor:
+        """ids (N, T): all tokens so far, of which those that the cache holds are not read again -> (N, V)."""
+        context = self.model.context
+        total = ids.shape[1]
+        if self.window == "slide" and total > context:
+            return self.model(ids[:, -context:])[:, -1]
+        if self.cache is None:
+            parameter = self.model.embedding
+            self.cache = Cache(self.model.config, len(ids), device=parameter.device, dtype=parameter.dtype)
+            new = ids[:, -context:]
+        elif self.cache.length == context:
+            self.cache.clear()
+            new = ids[:, -max(1, context // 2) :]
+        else:
+            new = ids[:, -1:]
+        return self.model(new, cache=self.cache)[:, -1]
+
+
+@torch.inference_mode()
+def tokens(
+    model: Transformer, prompt: Sequence[int] | np.ndarray, config: SampleConfig, *, n: int, bias: dict[int, float]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (ids, log-probabilities), each (N,), for up to config.tokens steps.
+
+    The log-probability is the model's own, before anything of `config` bends it. Sample i depends on
+    (prompt, config, i) and not on n.
+    """
+    device = model.embedding.device
+    ids = torch.as_tensor(np.asarray(prompt, dtype=np.int64), device=device).expand(n, -1)
+    uniforms = torch.stack(
+        [torch.from_numpy(np.random.default_rng(key(config.seed, "sample", i)).random(config.tokens)) for i in range(n)]
+    ).to(device)
+    seen = torch.zeros(n, model.vocab_size, device=device)
+    seen.scatter_add_(1, ids, torch.ones_like(ids, dtype=seen.dtype))
+    written = torch.zeros_like(seen)
+    reader = Reader(model, window=config.window)
+    one = torch.ones(n, 1, device=device)
+    for step in range(config.tokens):
+        logits = reader.read(ids).float()
+        bent = sampling.bent(logits, config, bias=bias, seen=seen, written=written)
+        chosen = sampling.choose(bent, uniforms[:, step], greedy=config.temperature == 0)[:, None]
+        yield chosen[:, 0], logits.log_softmax(-1).gather(1, chosen)[:, 0]
+        seen.scatter_add_(1, chosen, one)
+        written.scatter_add_(1, chosen, one)
+        ids = torch.cat([ids, chosen], dim=1)
+
+
+@dataclass
+class Sample:
+    """One sample as it grows: its text, and each token with its log-probability in nats."""
+
+    stop: Sequence[str] = ()
+    text: str = ""  # ready to be shown: no part of a stop string, no half of a character
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    reason: str = ""  # why it ended: "length" or "stop"; empty while it goes on
+
+    def __post_init__(self) -> None:
+        # A character may be spread over several tokens: its bytes wait for the rest.
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.held = ""  # text that may turn out to be the beginning of a stop string
+
+    def add(self, token: int, logprob: float, piece: bytes) -> str:
+        """Take in a token; return the text that is now certain."""
+        self.ids.append(token)
+        self.logprobs.append(logprob)
+        return self.release(self.decoder.decode(piece))
+
+    def finish(self) -> str:
+        """No more tokens: what was held back is certain now."""
+        if self.reason:
+            return ""
+        certain = self.release(self.decoder.decode(b"", final=True))
+        if not self.reason:
+            self.reason = "length"
+            self.text += self.held
+            certain += self.held
+            self.held = ""
+        return certain
+
+    def release(self, new: str) -> str:
+        self.held += new
+        found = [at for s in self.stop if (at := self.held.find(s)) >= 0]
+        if found:
+            certain, self.held, self.reason = self.held[: min(found)], "", "stop"
+        else:
+            keep = max((overlap(self.held, s) for s in self.stop), default=0)
+            certain, self.held = self.held[: len(self.held) - keep], self.held[len(self.held) - keep :]
+        self.text += certain
+        return certain
+
+
+def overlap(text: str, stop: str) -> int:
+    """The length of the longest end of `text` that a stop string begins with."""
+    return next((k for k in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:k])), 0)
+
+
+def start_ids(tokenizer: Tokenizer) -> np.ndarray:
+    """What a text from nothing follows: a line end, as if a new line began; else a blank, else token 0."""
+    for text in ("\n", " "):
+        if not tokenizer.unknown(text):
+            return tokenizer.encode(text)
+    return np.zeros(1, dtype=np.int64)
+
+
+def generate(
+    model: Transformer, tokenizer: Tokenizer, prompt: str, config: SampleConfig, *, n: int = 1
+) -> Iterator[tuple[int, str, Sample]]:
+    """Yield (which sample, new text, the sample) as text becomes certain, and once at each sample's end.
+
+    The text does not contain the prompt. Raises ValueError for a bias or vocabulary that does not fit.
+    """
+    if n < 1:
+        raise ValueError(f"the number of samples must be at least 1, not {n}")
+    if tokenizer.vocab_size > model.vocab_size:
+        raise ValueError(f"the tokenizer has {tokenizer.vocab_size} ids, the model {model.vocab_size}")
+    bias = sampling.bias_by_id(config.logit_bias, tokenizer)
+    ids = prompt_ids(tokenizer, prompt)
+    samples = [Sample(stop=config.stop) for _ in range(n)]
+    for chosen, logprobs in tokens(model, ids if len(ids) else start_ids(tokenizer), config, n=n, bias=bias):
+        for i, (token, logprob) in enumerate(zip(chosen.tolist(), logprobs.tolist(), strict=True)):
+            sample = samples[i]
+            if sample.reason:
+                continue
+            piece = tokenizer.pieces[token] if token < tokenizer.vocab_size else b""
+            text = sample.add(token, logprob, piece)
+            if text or sample.reason:
+                yield i, text, sample
+        if all(sample.reason for sample in samples):
+            return
+    for i, sample in enumerate(samples):
+        if not sample.reason:
+            yield i, sample.finish(), sample

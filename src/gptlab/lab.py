@@ -1,0 +1,311 @@
+"""The layers joined: a text becomes a run, and a run a model to work with. What the command line is made of."""
+
+import errno
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gptlab import runtime
+from gptlab.config import ModelConfig, SampleConfig, TrainConfig, recipe
+from gptlab.convert import seed
+from gptlab.generate.generate import generate
+from gptlab.model.transformer import Transformer, build
+from gptlab.presets import preset
+from gptlab.run import Run, latest_run
+from gptlab.text import corpora
+from gptlab.text.tokenizer import Tokenizer, prompt_ids
+from gptlab.train import evaluate
+from gptlab.train.log import Display
+from gptlab.train.loop import DEFAULT_STEPS, Listener, Trainer, resolved
+
+EXTENDABLE = ("steps", "minutes")  # what may change when a run goes on
+SAMPLE = SampleConfig(tokens=160, temperature=0.8)  # written while it trains
+
+
+def train(
+    corpus: str | Path | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    listeners: Sequence[Listener] = (),
+    display: Display | None = None,
+    **settings: Any,
+) -> Run:
+    """Train a model on a text and return its run directory; what `gptlab train` calls.
+
+    corpus: a known text's name, a file or a folder; settings: fields of TrainConfig, those not given being the
+    recipe's. With resume, a run that stands at `out` (default: the latest) goes on from its newest state, and
+    may be given more steps; if there is none, it begins.
+
+    Raises ValueError for settings that do not fit, each other or the text, and Diverged for a loss that does
+    not come down; a run's last good states stay as they are.
+    """
+    if corpus is not None:
+        settings["corpus"] = str(corpus)
+    if resume:
+        path = Path(out) if out is not None else latest_run()
+        if (path / "config.toml").is_file():
+            return go_on(Run(path), settings, device, listeners, display)
+    config = recipe(settings.pop("recipe", "default")).but(**settings)
+    text = corpora.find(config.corpus)
+    for note in text.notes:
+        warnings.warn(f"{text.name}: {note}", stacklevel=2)
+    if Path(config.corpus).exists():  # the run must find it again from another folder
+        config = config.but(corpus=str(Path(config.corpus).resolve()))
+    shape = preset(config.preset, **({} if config.context is None else {"context": config.context}))
+    tokenizer = corpora.make_tokenizer(config.tokenizer, text, config.vocab_size)
+    data = corpora.prepare(text, tokenizer)
+    corpora.check_length(data, shape.context)
+    shape = shape.but(vocab_size=tokenizer.vocab_size)
+
+    path = new_path(text.name, config.preset) if out is None else Path(out)
+    if path.exists() and not resume and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f"{path} is there already: go on with it by --resume, or choose another --out")
+    with explained(config, shape, path):
+        model = build(shape, seed=config.seed, init=config.init, dropout=config.dropout).to(runtime.device(device))
+        trainer = Trainer(model, data.train, data.val, config)
+        if display:
+            display.said("training", preset=config.preset, parameters=parameters(model), text=text.name, **sizes(data))
+        steps = config.steps
+        if steps is None and config.minutes is not None:
+            if display:
+                display.said("measuring", minutes=f"{config.minutes:g}")
+            steps = trainer.measure(config.minutes)
+        trainer.config = config = resolved(config, steps=steps or DEFAULT_STEPS)
+        about = {"name": text.name, "sha256": text.sha256, "characters": text.characters}
+        run = Run.create(path, shape, tokenizer, train=config, text=about, environment=runtime.environment())
+        with run.lock():
+            fit(trainer, run, tokenizer, listeners, display)
+    return run
+
+
+def go_on(
+    run: Run, settings: dict[str, Any], device: str, listeners: Sequence[Listener], display: Display | None
+) -> Run:
+    """Resume a run, with more steps if `settings` say so; ValueError for a setting that it was not begun with."""
+    saved = run.train_config
+    if saved is None:
+        raise ValueError(f"{run.path} was imported and has no training to resume")
+    corpus = settings.get("corpus")
+    if corpus and Path(corpus).exists():
+        settings["corpus"] = str(Path(corpus).resolve())
+    for name, value in settings.items():
+        if name not in EXTENDABLE and saved.but(**{name: value}) != saved:
+            raise ValueError(
+                f"{run.path} was begun with {name} = {getattr(saved, name)!r}, not {value!r}; a run that goes on "
+                "keeps its settings, but for --steps and --minutes"
+            )
+    text = corpora.find(saved.corpus)
+    if text.sha256 != run.text["sha256"]:
+        raise ValueError(f"{saved.corpus} has changed since {run.path} was begun: train a new run on it")
+    tokenizer = run.tokenizer()
+    data = corpora.prepare(text, tokenizer)
+    with explained(saved, run.model_config, run.path), run.lock():
+        model = build(run.model_config, seed=saved.seed, init=saved.init, dropout=saved.dropout)
+        trainer = Trainer(model.to(runtime.device(device)), data.train, data.val, saved)
+        steps, minutes = settings.get("steps"), settings.get("minutes")
+        if minutes is not None and minutes != saved.minutes:
+            steps = max(run.states(), default=0) + trainer.measure(minutes)
+        if steps is not None and steps != saved.steps:
+            done = max(run.states(), default=0)
+            if steps < done:
+                raise ValueError(f"{run.path} has done {done} steps already; --steps {steps} is less")
+            trainer.config = saved.but(steps=steps)
+            run.set_train_config(trainer.config)
+        fit(trainer, run, tokenizer, listeners, display)
+    return run
+
+
+def fit(
+    trainer: Trainer, run: Run, tokenizer: Tokenizer, listeners: Sequence[Listener], display: Display | None
+) -> None:
+    shown = [display] if display else []
+    everyone = [*shown, Sampler(run, tokenizer, trainer.config, display), *listeners]
+    try:
+        trainer.fit(run, everyone)
+    finally:
+        if display:
+            display.close()
+
+
+class Sampler(Listener):
+    """Lets the model write while it trains, into samples/ and onto the display."""
+
+    def __init__(self, run: Run, tokenizer: Tokenizer, config: TrainConfig, display: Display | None) -> None:
+        self.run, self.tokenizer, self.config, self.display = run, tokenizer, config, display
+        self.evaluations = 0
+
+    def evaluated(self, record: dict[str, Any], model: Transformer) -> None:
+        config, step = self.config, record["step"]
+        if not config.sample_every or not config.eval_every:
+            return
+        # By the step and not by a count of its own: a resumed run writes at the same places.
+        if step != config.steps and (step == 0 or step // config.eval_every % config.sample_every):
+            return
+        training = model.training
+        model.eval()
+        text = config.prompt + "".join(t for _, t, _ in generate(model, self.tokenizer, config.prompt, SAMPLE))
+        model.train(training)
+        self.run.add_sample(step, text)
+        if self.display:
+            self.display.sample(step, text)
+
+
+def sizes(data: corpora.Data) -> dict[str, str]:
+    return {"train": f"{len(data.train):,}", "val": f"{len(data.val):,}"}
+
+
+def parameters(model: Transformer) -> str:
+    return f"{sum(p.numel() for p in model.parameters()):,}"
+
+
+def new_path(text: str, preset: str) -> Path:
+    """runs/TEXT-PRESET, with a number after it where that is taken."""
+    first = Path("runs") / f"{text}-{preset}"
+    path, number = first, 2
+    while path.exists():
+        path, number = first.with_name(f"{first.name}-{number}"), number + 1
+    return path
+
+
+@contextmanager
+def explained(config: TrainConfig, shape: ModelConfig, path: Path) -> Iterator[None]:
+    """Turn what the machine refuses (memory, disk) into a ValueError that says what would help."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(
+            sign in str(error).lower() for sign in ("out of memory", "can't allocate memory", "not enough memory")
+        ):
+            raise
+        rows = config.batch // config.accumulate
+        raise ValueError(
+            f"out of memory with {rows} windows of {shape.context} tokens at once: try --accumulate "
+            f"{config.accumulate * 2}, a smaller --batch (now {config.batch}) or a smaller --preset. "
+            f"What {path} held is as it was"
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ValueError(
+            f"the disk is full ({error.filename or path}). The states in {path} are good: free some space, then "
+            f"gptlab train --resume --out {path}"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A trained model at hand, with its tokenizer: what a notebook works with."""
+
+    run: Run
+    model: Transformer
+    tokenizer: Tokenizer
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.run.model_config
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The measurements of the training, in order: dictionaries with `step`, `seconds`, and a loss or two."""
+        return self.run.metrics()
+
+    def generate(self, prompt: str = "", *, n: int = 1, stream: bool = False, **settings: Any) -> Any:
+        """Text that goes on from `prompt`, without it: a str, or a list of n of them.
+
+        settings: fields of SampleConfig (tokens, temperature, top_k, seed, …). With stream, an iterator that
+        yields text as it comes, of the one sample. A character that the vocabulary lacks is named in a warning
+        and left out.
+        """
+        config = SampleConfig.from_dict(settings)
+        if stream:
+            if n != 1:
+                raise ValueError(f"stream yields one sample, not {n}")
+            return (text for _, text, _ in generate(self.model, self.tokenizer, prompt, config))
+        texts = [""] * n
+        for i, text, _ in generate(self.model, self.tokenizer, prompt, config, n=n):
+            texts[i] += text
+        return texts[0] if n == 1 else texts
+
+    def loss(self, text: str, *, per: str = "token", stride: int | None = None) -> float:
+        """Nats per token ("char", "byte") of a text read from its start by a sliding window.
+
+        Every token but the first is predicted once, from at least context - stride tokens before it where there
+        are so many; stride defaults to half the context. Between tokenizers only "char" and "byte" compare.
+        """
+        return self.text_loss(prompt_ids(self.tokenizer, text), stride=stride).per(per)
+
+    def text_loss(self, ids: np.ndarray, *, stride: int | None = None, limit: int | None = None) -> evaluate.TextLoss:
+        """The same of a text given as ids, in all units."""
+        nats, tokens = evaluate.sliding_nats(self.model, ids, stride=stride, limit=limit)
+        predicted = b"".join(self.tokenizer.pieces[i] for i in ids[1 : tokens + 1].tolist())
+        return evaluate.TextLoss(nats, tokens, len(predicted.decode("utf-8", "replace")), len(predicted))
+
+
+def load(run: str | Path | None = None, *, device: str = "auto") -> Lab:
+    """A run's best model, ready to use; without a name, the latest run's.
+
+    Raises ValueError if there is no such run, or a file of it is missing or damaged.
+    """
+    found = Run(find(run))
+    return Lab(found, found.model(runtime.device(device)), found.tokenizer())
+
+
+def find(run: str | Path | None) -> Path:
+    """A run's folder: as given, or under runs/, or the latest."""
+    if run is None:
+        return latest_run()
+    under = Path("runs") / run
+    return under if not (Path(run) / "config.toml").is_file() and (under / "config.toml").is_file() else Path(run)
+
+
+def evaluate_on(lab: Lab, source: str | Path | None, *, windows: int, limit: int) -> dict[str, Any]:
+    """A model's losses on a text: window loss (None where the text is too short) and sliding-window losses.
+
+    source: a known text, a file or a folder; None is the text it was trained on. Of that text, found again by its
+    content, only the validation part is used; of any other, all.
+    """
+    run = lab.run
+    if source is None:
+        if run.train_config is None:
+            raise ValueError(f"{run.path} was imported and names no text: give one by --on")
+        source = run.train_config.corpus
+    text = corpora.find(str(source))
+    data = corpora.prepare(text, lab.tokenizer)
+    own = text.sha256 == run.text.get("sha256")
+    ids = data.val if own else np.concatenate([data.train, data.val])
+    loss = lab.text_loss(ids, limit=limit)
+    fits = len(ids) > lab.model.context
+    return {
+        "run": str(run.path),
+        "text": text.name,
+        "validation_part": own,
+        "window_loss": evaluate.window_loss(lab.model, ids, count=windows) if fits else None,
+        "sliding_loss": loss.per("token"),
+        "perplexity": math.exp(loss.per("token")),
+        "bits_per_character": loss.per("char") / math.log(2),
+        "bits_per_byte": loss.per("byte") / math.log(2),
+        "tokens": loss.tokens,
+        "limited": loss.tokens < len(ids) - 1,
+    }
+
+
+def import_run(folder: str | Path, out: str | Path | None = None) -> Run:
+    """A run directory from a model made elsewhere; ValueError for one of a kind that is not known."""
+    folder = Path(folder)
+    out = Path("runs") / folder.resolve().name if out is None else Path(out)
+    if out.exists():
+        raise ValueError(f"{out} is there already: choose another --out")
+    if not seed.is_seed(folder):
+        raise ValueError(
+            f"{folder} holds no model that gptlab can import: the old GPTLab's has config.json, vocab.txt and "
+            "pytorch_model.bin"
+        )
+    return seed.import_seed(folder, out)

@@ -1,0 +1,36 @@
+"""What the program says to people, in five languages: one catalogue each, the same entries in all.
+
+Names, options, help and errors stay English, so that an answer found anywhere fits everyone.
+"""
+
+import locale
+import os
+import tomllib
+from functools import cache
+from pathlib import Path
+
+from gptlab.registry import unknown
+
+LANGUAGES = {"en": "English", "pt": "Português", "pl": "Polski", "it": "Italiano", "fr": "Français"}
+
+
+def language(chosen: str | None = None) -> str:
+    """The language to speak: the one chosen, else the locale's, else English. ValueError for one we lack."""
+    if chosen is not None:
+        if chosen not in LANGUAGES:
+            raise unknown("language", chosen, LANGUAGES)
+        return chosen
+    set_by_user = next((os.environ[v] for v in ("LC_ALL", "LC_MESSAGES", "LANG") if os.environ.get(v)), None)
+    code = (set_by_user or locale.getlocale()[0] or "en")[:2].lower()  # Windows sets none of them
+    return code if code in LANGUAGES else "en"
+
+
+@cache
+def catalogue(lang: str) -> dict[str, str]:
+    """All entries of one language."""
+    return tomllib.loads((Path(__file__).parent / f"{lang}.toml").read_text(encoding="utf-8"))
+
+
+def say(entry: str, lang: str, /, **values: object) -> str:
+    """An entry in a language, with values filled in."""
+    return catalogue(lang)[entry].format(**values)

@@ -1,0 +1,1 @@
+"""ids -> logits: pure torch, and no knowledge of files, devices or training."""

@@ -1,0 +1,28 @@
+"""Which query may see which key, computed from positions alone.
+
+T queries, S keys. Working from positions and not from row numbers makes cached decoding and padding the same
+case as training.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Either a rule that a kernel knows by itself, or the table `allowed`, (B or 1, 1, T, S), True = seen."""
+
+    causal: bool  # query t sees the keys 0..t, and T = S
+    allowed: Tensor | None = None  # None with causal=False: every query sees every key
+
+
+def mask(q_pos: Tensor, k_pos: Tensor, valid: Tensor | None) -> Mask:
+    """A query sees the keys at its own position and before, except padding.
+
+    q_pos (B or 1, T), k_pos (B or 1, S): positions; valid (B, S): False on padding, or None.
+    """
+    allowed = k_pos[:, None, None, :] <= q_pos[:, None, :, None]
+    if valid is not None:
+        allowed = allowed & valid[:, None, None, :]
+    return Mask(False, allowed)

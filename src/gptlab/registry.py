@@ -1,0 +1,103 @@
+"""Named parts: a name in a config -> the class or function that it stands for.
+
+An entry is "module:attribute", imported only when it is asked for, so that listing or checking names costs
+nothing. A new part is its class and one line in a table.
+"""
+
+import inspect
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> ValueError:
+    """The error for a name that no table holds: names the likely ones first, then all of them."""
+    known = list(known)
+    close = get_close_matches(str(name), known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return ValueError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}")
+
+
+class Registry:
+    """A table of parts of one kind ("norm", "position encoding", …)."""
+
+    def __init__(self, kind: str, entries: dict[str, str]) -> None:
+        self.kind, self.entries = kind, entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.entries
+
+    def check(self, name: str) -> str:
+        """The name itself, or a ValueError that lists the known ones."""
+        if name not in self.entries:
+            raise unknown(self.kind, name, self.entries)
+        return name
+
+    def __getitem__(self, name: str) -> Any:
+        module, attribute = self.entries[self.check(name)].split(":")
+        return getattr(import_module(module), attribute)
+
+    def build(self, name: str, **options: Any) -> Any:
+        """Call the part with its options; ValueError for one that it does not take."""
+        part = self[name]
+        accepted = inspect.signature(part).parameters
+        for option in options:
+            if option not in accepted:
+                raise ValueError(f"{self.kind} {name!r} takes no option {option!r}; it takes: {', '.join(accepted)}")
+        return part(**options)
+
+
+NORMS = Registry(
+    "norm",
+    {
+        "layernorm": "gptlab.model.norms:LayerNorm",
+        "seed-layernorm": "gptlab.model.norms:SeedLayerNorm",
+    },
+)
+POSITIONS = Registry(
+    "position encoding",
+    {
+        "learned": "gptlab.model.positions.learned:Learned",
+    },
+)
+ACTIVATIONS = Registry(
+    "activation",
+    {
+        "relu": "gptlab.model.mlps:relu",
+        "gelu": "gptlab.model.mlps:gelu",
+        "gelu_tanh": "gptlab.model.mlps:gelu_tanh",
+    },
+)
+RESIDUALS = Registry(
+    "norm placement",
+    {
+        "pre": "gptlab.model.residuals:PreNorm",
+    },
+)
+TOKENIZERS = Registry(
+    "tokenizer",
+    {
+        "char": "gptlab.text.chars:CharTokenizer",
+        "bpe": "gptlab.text.bpe:BPETokenizer",
+        "gpt2": "gptlab.text.gpt2:GPT2Tokenizer",
+    },
+)
+OPTIMIZERS = Registry(
+    "optimizer",
+    {
+        "adamw": "gptlab.train.optim:adamw",
+        "muon": "gptlab.train.optim:muon",
+    },
+)
+SCHEDULES = Registry(
+    "schedule",
+    {
+        "constant": "gptlab.train.schedule:constant",
+        "linear": "gptlab.train.schedule:linear",
+        "cosine": "gptlab.train.schedule:cosine",
+    },
+)

@@ -1,0 +1,1 @@
+"""logits -> weights: the loss, the optimizers, the schedule and the loop."""

@@ -1,0 +1,98 @@
+"""How good a model is: nats per token over random windows, or over one text read from its start."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gptlab.model.transformer import Transformer
+from gptlab.text.batches import windows
+from gptlab.train.loss import summed
+
+CHUNK = 8192  # tokens that are evaluated at once: bounds memory, not the result
+
+
+@torch.inference_mode()
+def window_loss(
+    model: Transformer, ids: NDArray[np.unsignedinteger], *, count: int, seed: int = 0, context: int | None = None
+) -> float:
+    """Nats per token: the mean over every position of `count` random windows of exactly `context` tokens.
+
+    The same (ids, seed, count) are the same windows, so two models are compared on the same text.
+    """
+    context = context or model.context
+    was_training = model.training
+    model.eval()
+    x, y = (torch.from_numpy(a) for a in windows(ids, count=count, context=context, seed=seed, stream="evaluate"))
+    total = sum(nats(model, *pair) for pair in zip(*chunks(x, y), strict=True))
+    model.train(was_training)
+    return total / y.numel()
+
+
+@dataclass(frozen=True)
+class TextLoss:
+    """The loss of one text under a model that reads it from its start; its first token is not predicted."""
+
+    nats: float  # summed over the predicted tokens
+    tokens: int  # predicted
+    characters: int  # that the predicted tokens spell
+    bytes: int  # of those, in UTF-8
+
+    def per(self, unit: str) -> float:
+        """Nats per "token", "char" or "byte"."""
+        count = {"token": self.tokens, "char": self.characters, "byte": self.bytes}.get(unit)
+        if count is None:
+            raise ValueError(f"per must be token, char or byte, not {unit!r}")
+        return self.nats / count
+
+
+@torch.inference_mode()
+def sliding_nats(
+    model: Transformer, ids: NDArray[np.unsignedinteger], *, stride: int | None = None, limit: int | None = None
+) -> tuple[float, int]:
+    """Summed nats of ids[1:], and how many they are; each token is predicted once.
+
+    Windows of the model's context advance by `stride` tokens (default half the context, at least 1), so after
+    the first window each prediction sees at least context - stride tokens. limit: only so many predictions.
+    """
+    context = model.context
+    stride = stride or max(1, context // 2)
+    if not 1 <= stride <= context:
+        raise ValueError(f"stride must be from 1 to the context of {context}, not {stride}")
+    if len(ids) < 2:
+        raise ValueError(f"the loss of a text needs at least 2 tokens; this one has {len(ids)}")
+    was_training = model.training
+    model.eval()
+    ids = ids[: None if limit is None else limit + 1]
+    text = torch.from_numpy(np.asarray(ids, dtype=np.int64))
+    first = text[: context + 1]
+    total, done = nats(model, first[None, :-1], first[None, 1:]), len(first) - 1
+    full = (len(text) - 1 - done) // stride  # whole strides after the first window, computed together
+    if full:
+        starts = done + stride * torch.arange(full) + stride - context
+        rows = text[starts[:, None] + torch.arange(context + 1)]
+        for x, y in zip(*chunks(rows[:, :-1], rows[:, 1:]), strict=True):
+            total += nats(model, x, y, last=stride)
+        done += full * stride
+    rest = len(text) - 1 - done
+    if rest:
+        row = text[-context - 1 :]
+        total += nats(model, row[None, :-1], row[None, 1:], last=rest)
+    model.train(was_training)
+    return total, len(text) - 1
+
+
+def chunks(x: Tensor, y: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    rows = max(1, CHUNK // x.shape[1])
+    return list(x.split(rows)), list(y.split(rows))
+
+
+def nats(model: Transformer, x: Tensor, y: Tensor, *, last: int | None = None) -> float:
+    """Summed over all positions, or over the last few of each row; added up in double precision."""
+    device = model.embedding.device
+    logits, y = model(x.to(device)), y.to(device)
+    if last is not None:
+        logits, y = logits[:, -last:], y[:, -last:]
+    return summed(logits.float(), y).double().item()

@@ -1,0 +1,165 @@
+"""The optimizers: from gradients to steps. Every parameter is in exactly one group.
+
+An optimizer here is `step(fraction)` (of the peak learning rate), `state()` and `load(state)`, named tensors.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gptlab.config import TrainConfig
+from gptlab.model.attention import Attention
+
+Named = dict[str, nn.Parameter]
+
+
+class Optimizer(Protocol):
+    def step(self, fraction: float) -> None:
+        """Move the parameters by their gradients, at this fraction of the peak learning rate."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next steps depend on, beside weights and gradients, by name."""
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state`; KeyError for a state of other parameters."""
+
+
+class AdamW:
+    """torch's AdamW, with its state by parameter name. Loshchilov and Hutter 2017, arXiv 1711.05101."""
+
+    def __init__(self, named: Named, *, lr: float, betas: tuple[float, float], decay: float, decay_all: bool) -> None:
+        self.named, self.lr = named, lr
+        decayed = [p for p in named.values() if decay_all or p.ndim >= 2]
+        others = [p for p in named.values() if not (decay_all or p.ndim >= 2)]
+        groups = [{"params": decayed, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+        # Fused: one call for all parameters, a tenth of the time of a loop over them at small widths.
+        self.inner = torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, fused=True)
+
+    def step(self, fraction: float) -> None:
+        for group in self.inner.param_groups:
+            group["lr"] = self.lr * fraction
+        self.inner.step()
+
+    def state(self) -> dict[str, Tensor]:
+        return {f"{name}|{k}": v for name, p in self.named.items() for k, v in self.inner.state[p].items()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        for name, p in self.named.items():
+            self.inner.state[p] = {
+                k: state[f"{name}|{k}"].to(p.device, copy=True) for k in ("step", "exp_avg", "exp_avg_sq")
+            }
+
+
+class Muon:
+    """Momentum, then the nearest semi-orthogonal matrix as the step. Jordan et al. 2024, kellerjordan.github.io.
+
+    Equal shapes are stacked and orthogonalised together: a few batched products instead of many small ones.
+    The rows of q, k and v, which are one parameter, are orthogonalised apart. A step is
+    lr sqrt(max(1, rows / columns)) times the orthogonal matrix.
+    """
+
+    def __init__(
+        self, named: Named, *, sections: Mapping[str, tuple[int, ...]], lr: float, momentum: float, decay: float
+    ) -> None:
+        """sections: the numbers of rows of parameters that are several matrices in one."""
+        self.named, self.lr, self.momentum, self.decay = named, lr, momentum, decay
+        self.sections = {name: sections.get(name, (p.shape[0],)) for name, p in named.items()}
+        self.velocity = {name: torch.zeros_like(p) for name, p in named.items()}
+
+    @torch.no_grad()
+    def step(self, fraction: float) -> None:
+        gradients = [p.grad for p in self.named.values() if p.grad is not None]
+        assert len(gradients) == len(self.named), "a parameter has no gradient"
+        velocities = list(self.velocity.values())
+        torch._foreach_lerp_(velocities, gradients, 1 - self.momentum)
+        directions = torch._foreach_lerp(gradients, velocities, self.momentum)  # Nesterov's look ahead
+
+        stacks: dict[tuple[int, int, bool], list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for (name, parameter), direction in zip(self.named.items(), directions, strict=True):
+            rows = self.sections[name]
+            for w, d in zip(parameter.split(rows), direction.split(rows), strict=True):
+                tall = d.shape[0] > d.shape[1]
+                # The shorter side first, for smaller products.
+                pair = (w.T, d.T) if tall else (w, d)
+                stacks[(*pair[1].shape, tall)].append(pair)
+        lr = self.lr * fraction
+        for (short, long, tall), pairs in stacks.items():
+            weights = [w for w, _ in pairs]
+            steps = orthogonal(torch.stack([d for _, d in pairs]))
+            if self.decay:
+                torch._foreach_mul_(weights, 1 - lr * self.decay)
+            size = lr * (long / short if tall else 1.0) ** 0.5
+            torch._foreach_add_(weights, steps.unbind(), alpha=-size)
+
+    def state(self) -> dict[str, Tensor]:
+        return {f"{name}|velocity": v for name, v in self.velocity.items()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        for name, velocity in self.velocity.items():
+            velocity.copy_(state[f"{name}|velocity"])
+
+
+def orthogonal(x: Tensor, steps: int = 5) -> Tensor:
+    """The semi-orthogonal factor of each matrix in (N, rows, columns), roughly: singular values near 1.
+
+    Newton-Schulz with the quintic a s + b s^3 + c s^5, whose coefficients make the smallest singular values
+    grow fastest and let the others settle between 0.7 and 1.2 (Jordan et al. 2024).
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+class Both:
+    """Several optimizers as one; the parameters are shared out among them."""
+
+    def __init__(self, members: Iterable[Optimizer]) -> None:
+        self.members = list(members)
+
+    def step(self, fraction: float) -> None:
+        for member in self.members:
+            member.step(fraction)
+
+    def state(self) -> dict[str, Tensor]:
+        return {key: value for member in self.members for key, value in member.state().items()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        for member in self.members:
+            member.load(state)
+
+
+def adamw(model: nn.Module, config: TrainConfig) -> Optimizer:
+    """AdamW on everything, all at `lr`."""
+    return AdamW(
+        dict(model.named_parameters()),
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        decay=config.weight_decay,
+        decay_all=config.decay_all,
+    )
+
+
+def muon(model: nn.Module, config: TrainConfig) -> Optimizer:
+    """Muon at `lr` on the matrices inside blocks, AdamW at `lr_adam` on tables, gains and biases."""
+    named = dict(model.named_parameters())
+    matrices = {name: p for name, p in named.items() if p.ndim == 2 and name.startswith("blocks.")}
+    others = {name: p for name, p in named.items() if name not in matrices}
+    sections = {f"{name}.qkv.weight": m.sections for name, m in model.named_modules() if isinstance(m, Attention)}
+    return Both(
+        [
+            Muon(matrices, sections=sections, lr=config.lr, momentum=config.momentum, decay=config.weight_decay),
+            AdamW(
+                others,
+                lr=config.lr_adam,
+                betas=(config.beta1, config.beta2),
+                decay=config.weight_decay,
+                decay_all=config.decay_all,
+            ),
+        ]
+    )
