@@ -57,7 +57,7 @@ def train(argv: list[str]) -> int:
     given.setdefault("recipe", base.recipe)
 
     from gptlab import lab
-    from gptlab.train.log import Display, duration
+    from gptlab.training.log import Display, duration
 
     display = None if args.quiet else Display(lang)
     try:

@@ -6,6 +6,7 @@ by value, and goes to TOML and JSON and back. No torch here: `gptlab --help` rea
 
 import dataclasses
 import json
+import math
 import tomllib
 import types
 import typing
@@ -35,18 +36,29 @@ class Config:
 
     def but(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
-        return type(self).from_dict({**self.to_dict(), **changes})
+        return type(self).from_dict({**dataclasses.asdict(self), **changes})  # type: ignore[call-overload]
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields that are set; None is left out, for TOML has no word for it."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}  # type: ignore[call-overload]
+        """All fields, for TOML or JSON. TOML has no word for None: it is left out, or where the default is another
+        value, "none"."""
+        values = dataclasses.asdict(self)  # type: ignore[call-overload]
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            if values[f.name] is None:
+                values[f.name] = "none"
+                if f.default is None:
+                    del values[f.name]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+        known = [f.name for f in fields]
         for name in values:
             if name not in known:
                 raise unknown(f"{cls.__name__} field", name, known)
+        needed = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
+        if missing := [name for name in needed if name not in values]:
+            raise ValueError(f"a {cls.__name__} needs {', '.join(missing)} too")
         return cls(**values)
 
     @classmethod
@@ -61,12 +73,16 @@ class Config:
 
 
 def coerced(name: str, value: Any, hint: Any) -> Any:
-    """The value as its field's type: an int for a float field, a list for a tuple; else ValueError."""
+    """The value as its field's type: an int for a float field, a list for a tuple, "none"; else ValueError."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value == "none" and type(None) in options:
+        return None
     for option in options:
         kind = typing.get_origin(option) or option
         if kind is tuple and isinstance(value, list | tuple):
-            return tuple(value)
+            return tuple(coerced(f"{name}[{i}]", v, typing.get_args(option)[0]) for i, v in enumerate(value))
+        if kind is dict and isinstance(value, dict):
+            return {k: coerced(f"{name}[{k!r}]", v, typing.get_args(option)[1]) for k, v in value.items()}
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
@@ -77,8 +93,8 @@ def coerced(name: str, value: Any, hint: Any) -> Any:
 
 def read_table(path: Path) -> dict[str, Any]:
     """The table in a TOML or JSON file; ValueError where it is neither."""
-    text = path.read_text(encoding="utf-8-sig")
     try:
+        text = path.read_text(encoding="utf-8-sig")
         values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except ValueError as error:
         raise ValueError(f"{path} is not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from None
@@ -181,6 +197,8 @@ class Dialect:
     def translate(self, values: Mapping[str, Any]) -> dict[str, Any]:
         out = dict(self.fixed)
         for key, value in values.items():
+            if key in self.ignored:
+                continue
             if key in self.names:
                 if value is not None:
                     out[self.names[key]] = value
@@ -189,15 +207,19 @@ class Dialect:
             elif key == "bias":
                 out.update(dict.fromkeys(("bias_qkv", "bias_attn_out", "bias_ffn"), value))
                 out["norm_affine"] = "weight+bias" if value else "weight"
-            elif key in ("scale_attn_by_inverse_layer_idx", "add_cross_attention"):
-                if value:
+            elif key in HF_VARIANTS:
+                if value != HF_VARIANTS[key]:
                     raise ValueError(f"{key} = {value!r} is a variant of GPT-2 that gptlab does not build")
-            elif key not in self.ignored and self.known_by != "n_positions":  # Hugging Face's have dozens more
+            elif self.known_by != "n_positions":  # a Hugging Face config has dozens of keys more
                 raise unknown(f"field of a {self.name} config", key, [*self.names, *self.ignored])
         return out
 
 
 HF_ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "relu": "relu"}
+# What other values of these keys make is another function.
+HF_VARIANTS = {"model_type": "gpt2", "scale_attn_weights": True} | dict.fromkeys(
+    ("scale_attn_by_inverse_layer_idx", "add_cross_attention"), False
+)
 GPT2_PARTS: dict[str, Any] = {"family": "gpt2", "norm": "layernorm", "position": "learned"}
 SHORT_NAMES = {"n_embd": "d_model", "n_head": "n_heads", "n_layer": "n_layers", "vocab_size": "vocab_size"}
 DIALECTS = (
@@ -322,7 +344,7 @@ class SampleConfig(Config):
     """How the next token is chosen. What is cut or bent is applied in the order of the fields."""
 
     tokens: int = 200  # the most tokens to write
-    logit_bias: dict[str, float] = field(default_factory=dict)  # added to logits, by token id ("42") or text
+    logit_bias: dict[str, float] = field(default_factory=dict)  # added to logits, by token id ("#42") or text
     repetition_penalty: float = 1.0  # divides the logits of tokens seen (multiplies negative ones); 1: off
     frequency_penalty: float = 0.0  # subtracted from a token's logit for every time it was written
     presence_penalty: float = 0.0  # subtracted once from the logit of a token that was written
@@ -337,6 +359,11 @@ class SampleConfig(Config):
     def check(self) -> None:
         self.require(self.tokens >= 0, "tokens", "0 or more")
         self.require(self.temperature >= 0, "temperature", "0 or more")
+        for name in ("frequency_penalty", "presence_penalty"):
+            self.require(math.isfinite(getattr(self, name)), name, "a finite number")
+        for name, value in self.logit_bias.items():
+            if not value < math.inf:  # NaN neither; -inf forbids a token
+                raise ValueError(f"logit_bias {name!r} must be a number, not {value!r}")
         self.require(self.repetition_penalty > 0, "repetition_penalty", "more than 0")
         self.require(self.top_k is None or self.top_k >= 1, "top_k", "at least 1")
         self.require(self.top_p is None or 0 < self.top_p <= 1, "top_p", "more than 0, at most 1")

@@ -20,9 +20,9 @@ from gptlab.presets import preset
 from gptlab.run import Run, latest_run
 from gptlab.text import corpora
 from gptlab.text.tokenizer import Tokenizer, prompt_ids
-from gptlab.train import evaluate
-from gptlab.train.log import Display
-from gptlab.train.loop import DEFAULT_STEPS, Listener, Trainer, resolved
+from gptlab.training import evaluate
+from gptlab.training.log import Display
+from gptlab.training.loop import DEFAULT_STEPS, Listener, Trainer, resolved
 
 EXTENDABLE = ("steps", "minutes")  # what may change when a run goes on
 SAMPLE = SampleConfig(tokens=160, temperature=0.8)  # written while it trains
@@ -192,7 +192,7 @@ def explained(config: TrainConfig, shape: ModelConfig, path: Path) -> Iterator[N
             f"What {path} held is as it was"
         ) from error
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise ValueError(
             f"the disk is full ({error.filename or path}). The states in {path} are good: free some space, then "

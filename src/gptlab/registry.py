@@ -89,15 +89,15 @@ TOKENIZERS = Registry(
 OPTIMIZERS = Registry(
     "optimizer",
     {
-        "adamw": "gptlab.train.optim:adamw",
-        "muon": "gptlab.train.optim:muon",
+        "adamw": "gptlab.training.optim:adamw",
+        "muon": "gptlab.training.optim:muon",
     },
 )
 SCHEDULES = Registry(
     "schedule",
     {
-        "constant": "gptlab.train.schedule:constant",
-        "linear": "gptlab.train.schedule:linear",
-        "cosine": "gptlab.train.schedule:cosine",
+        "constant": "gptlab.training.schedule:constant",
+        "linear": "gptlab.training.schedule:linear",
+        "cosine": "gptlab.training.schedule:cosine",
     },
 )

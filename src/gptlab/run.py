@@ -12,6 +12,8 @@ Everything is written whole or not at all, and nothing is ever unpickled.
 """
 
 import json
+import os
+import re
 import tomllib
 import warnings
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from typing import Any
 import filelock
 import tomli_w
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -123,7 +126,7 @@ class Run:
 
     def save_weights(self, model: nn.Module) -> None:
         with files.write_whole(self.path / "model.safetensors") as temporary:
-            save_file(tensors(model), temporary)
+            save_tensors(tensors(model), temporary)
 
     def model(self, device: torch.device | None = None) -> Transformer:
         """The model with its best weights, in evaluation mode."""
@@ -140,8 +143,8 @@ class Run:
         """Write state/STEP/, then let go of all but the newest two."""
         with files.write_whole(self.path / "state" / str(state.step)) as folder:
             folder.mkdir(parents=True)
-            save_file(state.weights, folder / "model.safetensors")
-            save_file(state.optimizer, folder / "optimizer.safetensors")
+            save_tensors(state.weights, folder / "model.safetensors")
+            save_tensors(state.optimizer, folder / "optimizer.safetensors")
             sums = {name: files.sha256(folder / name) for name in ("model.safetensors", "optimizer.safetensors")}
             manifest = {"step": state.step, "sha256": sums, "counters": state.counters}
             (folder / "state.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
@@ -163,7 +166,7 @@ class Run:
                         raise ValueError(f"{name} does not match its checksum")
                 weights, optimizer = (load_file(folder / f"{part}.safetensors") for part in ("model", "optimizer"))
                 return State(step, weights, optimizer, manifest["counters"])
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, KeyError, SafetensorError) as error:
                 warnings.warn(f"the state {folder} is damaged ({error}); going back to the one before", stacklevel=2)
         return None
 
@@ -208,10 +211,21 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> 
             parameter.copy_(weights[name])
 
 
+def save_tensors(named: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file; OSError if the disk refuses, with its number, which safetensors itself hides."""
+    try:
+        save_file(named, path)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+
+
 def load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except Exception as error:  # safetensors raises an exception type of its own, outside ValueError
+    except SafetensorError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
 
 

@@ -61,7 +61,7 @@ def tokens(
     ids = torch.as_tensor(np.asarray(prompt, dtype=np.int64), device=device).expand(n, -1)
     uniforms = torch.stack(
         [torch.from_numpy(np.random.default_rng(key(config.seed, "sample", i)).random(config.tokens)) for i in range(n)]
-    ).to(device)
+    )
     seen = torch.zeros(n, model.vocab_size, device=device)
     seen.scatter_add_(1, ids, torch.ones_like(ids, dtype=seen.dtype))
     written = torch.zeros_like(seen)
@@ -112,9 +112,9 @@ class Sample:
 
     def release(self, new: str) -> str:
         self.held += new
-        found = [at for s in self.stop if (at := self.held.find(s)) >= 0]
-        if found:
-            certain, self.held, self.reason = self.held[: min(found)], "", "stop"
+        found = [(at + len(s), at) for s in self.stop if (at := self.held.find(s)) >= 0]
+        if found:  # the one that was complete first, however the tokens divide the text
+            certain, self.held, self.reason = self.held[: min(found)[1]], "", "stop"
         else:
             keep = max((overlap(self.held, s) for s in self.stop), default=0)
             certain, self.held = self.held[: len(self.held) - keep], self.held[len(self.held) - keep :]

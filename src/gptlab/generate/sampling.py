@@ -53,6 +53,8 @@ def top_p(logits: Tensor, p: float) -> Tensor:
 
     The token that reaches it is kept, so at least one is.
     """
+    if p == 1:  # rounded sums would cut the unlikeliest
+        return logits
     probabilities, order = logits.softmax(-1).sort(descending=True, stable=True)
     before = probabilities.cumsum(-1) - probabilities
     cut = torch.zeros_like(before, dtype=torch.bool).scatter(1, order, before >= p)
@@ -76,7 +78,8 @@ def bent(logits: Tensor, config: SampleConfig, *, bias: Mapping[int, float], see
     if config.presence_penalty:
         logits = penalised_presence(logits, written, config.presence_penalty)
     if config.temperature > 0:
-        logits = logits / config.temperature
+        # Less the greatest, and by no less than 1e-30, so that float32 stays finite: colder is as good as greedy.
+        logits = (logits - logits.amax(-1, keepdim=True)) / max(config.temperature, 1e-30)
     if config.top_k is not None:
         logits = top_k(logits, config.top_k)
     if config.top_p is not None:
@@ -94,16 +97,17 @@ def choose(logits: Tensor, uniform: Tensor, *, greedy: bool) -> Tensor:
     """
     if greedy:
         return logits.argmax(-1)
-    cumulated = logits.double().softmax(-1).cumsum(-1)
+    cumulated = logits.cpu().double().softmax(-1).cumsum(-1)  # on the CPU: Apple's GPUs have no double
     # By the last sum and not 1, which rounding may miss; `right` passes over tokens of no probability.
-    return torch.searchsorted(cumulated, (uniform * cumulated[:, -1])[:, None], right=True)[:, 0]
+    chosen = torch.searchsorted(cumulated, (uniform.cpu() * cumulated[:, -1])[:, None], right=True)[:, 0]
+    return chosen.to(logits.device)
 
 
 def bias_by_id(bias: Mapping[str, float], tokenizer: Tokenizer) -> dict[int, float]:
     """Keys of `SampleConfig.logit_bias` to token ids: "#42" is id 42, any other text must be one token."""
     out: dict[int, float] = {}
     for name, value in bias.items():
-        if name.startswith("#") and name[1:].isdigit():
+        if name.startswith("#") and name[1:].isdecimal():
             token = int(name[1:])
             if token >= tokenizer.vocab_size:
                 raise ValueError(f"logit_bias {name!r}: the ids go from 0 to {tokenizer.vocab_size - 1}")

@@ -71,7 +71,9 @@ class BPETokenizer:
             initial_alphabet=sorted(BYTE_OF),
             show_progress=False,
         )
-        model.train_from_iterator(map(characters_only, at_breaks(chunks)), trainer)
+        # In small pieces, because the library takes in hundreds of them before it counts their words.
+        pieces = (piece for chunk in at_breaks(chunks) for piece in small_pieces(characters_only(chunk)))
+        model.train_from_iterator(pieces, trainer)
         return cls(model, specials)
 
     def encode(self, text: str) -> np.ndarray:

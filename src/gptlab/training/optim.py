@@ -37,6 +37,12 @@ class AdamW:
         groups = [{"params": decayed, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
         # Fused: one call for all parameters, a tenth of the time of a loop over them at small widths.
         self.inner = torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, fused=True)
+        for p in named.values():  # torch would make these at the first step; a state saved before it needs them, too
+            self.inner.state[p] = {
+                "step": torch.zeros((), device=p.device),
+                "exp_avg": torch.zeros_like(p),
+                "exp_avg_sq": torch.zeros_like(p),
+            }
 
     def step(self, fraction: float) -> None:
         for group in self.inner.param_groups:
@@ -48,9 +54,8 @@ class AdamW:
 
     def load(self, state: dict[str, Tensor]) -> None:
         for name, p in self.named.items():
-            self.inner.state[p] = {
-                k: state[f"{name}|{k}"].to(p.device, copy=True) for k in ("step", "exp_avg", "exp_avg_sq")
-            }
+            for k, tensor in self.inner.state[p].items():
+                tensor.copy_(state[f"{name}|{k}"])
 
 
 class Muon:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gptlab.model.transformer import Transformer
 from gptlab.text.batches import windows
-from gptlab.train.loss import summed
+from gptlab.training.loss import summed
 
 CHUNK = 8192  # tokens that are evaluated at once: bounds memory, not the result
 

@@ -26,10 +26,10 @@ from gptlab.registry import OPTIMIZERS
 from gptlab.run import Run, State, load_weights, tensors
 from gptlab.seeds import key
 from gptlab.text.batches import windows
-from gptlab.train import evaluate
-from gptlab.train.loss import summed
-from gptlab.train.optim import Optimizer
-from gptlab.train.schedule import rate
+from gptlab.training import evaluate
+from gptlab.training.loss import summed
+from gptlab.training.optim import Optimizer
+from gptlab.training.schedule import rate
 
 DEFAULT_STEPS = 2000
 EVALUATIONS = 20  # in a training, unless eval_every says otherwise

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from gptlab.messages import say
 from gptlab.model.transformer import Transformer
-from gptlab.train.loop import Listener, Outcome
+from gptlab.training.loop import Listener, Outcome
 
 
 class Display(Listener):
