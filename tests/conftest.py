@@ -3,6 +3,10 @@
 import os
 from pathlib import Path
 
+# One thread for each process, set before torch is imported: the tests run side by side, one process a core, and
+# threads that wait for one another while another process has their core take many times as long.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import hypothesis
 import pytest
 

@@ -69,7 +69,7 @@ def train(argv: list[str]) -> int:
             display.close()
     best = min((m for m in run.metrics() if "val_loss" in m), key=lambda m: m["val_loss"])
     if display and (outcome := display.outcome):
-        numbers = {"loss": f"{outcome.best_loss:.4f}", "best": outcome.best_step}
+        numbers = {"loss": outcome.best_loss, "best": outcome.best_step}
         go_on = f"gptlab train --resume --out {run.path}"
         if outcome.reason == "interrupted":
             display.said("interrupted", step=outcome.step, steps=outcome.steps, command=go_on)
@@ -190,9 +190,9 @@ def evaluate(argv: list[str]) -> int:
     print(say("evaluated_on", lang, run=loaded.run.path, text=result["text"], what=what))
     for entry in ("window_loss", "sliding_loss", "perplexity", "bits_per_character", "bits_per_byte"):
         if result[entry] is not None:
-            print(f"  {say(entry, lang):<44}{result[entry]:10.4f}")
+            print(f"  {say(entry, lang):<44}{say('number', lang, value=result[entry]):>10}")
     if result["limited"]:
-        print(say("limited", lang, tokens=f"{args.limit:,}"), file=sys.stderr)
+        print(say("limited", lang, tokens=args.limit), file=sys.stderr)
     return 0
 
 
@@ -213,8 +213,8 @@ def import_(argv: list[str]) -> int:
     from gptlab.model.count import count
 
     run = lab.import_run(args.source, args.out)
-    numbers = {"parameters": f"{count(run.model_config).total:,}", "command": f"gptlab sample {run.path}"}
-    print(say("imported", lang, run=run.path, **numbers))
+    parameters = count(run.model_config).total
+    print(say("imported", lang, run=run.path, parameters=parameters, command=f"gptlab sample {run.path}"))
     return 0
 
 
@@ -238,7 +238,7 @@ def runs(argv: list[str]) -> int:
         losses = [(m["val_loss"], m["step"]) for m in run.metrics() if "val_loss" in m]
         steps = f"{run.metrics()[-1]['step']}" if losses else "–"
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime((path / "config.toml").stat().st_mtime))
-        rows.append((str(path), steps, f"{min(losses)[0]:.4f}" if losses else "–", when))
+        rows.append((str(path), steps, say("number", lang, value=min(losses)[0]) if losses else "–", when))
     if not rows:
         print(say("no_runs", lang), file=sys.stderr)
         return 0

@@ -72,11 +72,18 @@ def train(
         model = build(shape, seed=config.seed, init=config.init, dropout=config.dropout).to(runtime.device(device))
         trainer = Trainer(model, data.train, data.val, config)
         if display:
-            display.said("training", preset=config.preset, parameters=parameters(model), text=text.name, **sizes(data))
+            sizes = {"train": len(data.train), "val": len(data.val)}
+            display.said(
+                "training",
+                preset=config.preset,
+                parameters=sum(p.numel() for p in model.parameters()),
+                text=text.name,
+                **sizes,
+            )
         steps = config.steps
         if steps is None and config.minutes is not None:
             if display:
-                display.said("measuring", minutes=f"{config.minutes:g}")
+                display.said("measuring", minutes=config.minutes)
             steps = trainer.measure(config.minutes)
         trainer.config = config = resolved(config, steps=steps or DEFAULT_STEPS)
         about = {"name": text.name, "sha256": text.sha256, "characters": text.characters}
@@ -156,14 +163,6 @@ class Sampler(Listener):
         self.run.add_sample(step, text)
         if self.display:
             self.display.sample(step, text)
-
-
-def sizes(data: corpora.Data) -> dict[str, str]:
-    return {"train": f"{len(data.train):,}", "val": f"{len(data.val):,}"}
-
-
-def parameters(model: Transformer) -> str:
-    return f"{sum(p.numel() for p in model.parameters()):,}"
 
 
 def new_path(text: str, preset: str) -> Path:
@@ -278,9 +277,9 @@ def evaluate_on(lab: Lab, source: str | Path | None, *, windows: int, limit: int
             raise ValueError(f"{run.path} was imported and names no text: give one by --on")
         source = run.train_config.corpus
     text = corpora.find(str(source))
-    data = corpora.prepare(text, lab.tokenizer)
     own = text.sha256 == run.text.get("sha256")
-    ids = data.val if own else np.concatenate([data.train, data.val])
+    data = corpora.prepare(text, lab.tokenizer, whole=not own)
+    ids = data.val if own else data.train
     loss = lab.text_loss(ids, limit=limit)
     fits = len(ids) > lab.model.context
     return {

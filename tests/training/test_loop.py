@@ -207,7 +207,7 @@ def test_two_writers_are_one_too_many(text: Path, tmp_path: Path) -> None:
     seen: list[str] = []
 
     class Second(Listener):
-        def started(self, step: int, steps: int) -> None:
+        def started(self, step: int, steps: int, tokens: int) -> None:
             def try_it() -> None:
                 try:
                     gptlab.train(out=tmp_path / "run", resume=True)

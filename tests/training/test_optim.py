@@ -5,10 +5,11 @@ from torch import Tensor, nn
 import gptlab
 from gptlab.config import TrainConfig
 from gptlab.model.attention import Attention
+from gptlab.model.transformer import Transformer
 from gptlab.training.optim import Muon, adamw, muon, orthogonal
 
 
-def toy(seed: int = 0) -> gptlab.model.transformer.Transformer:  # type: ignore[name-defined]
+def toy(seed: int = 0) -> Transformer:
     model = gptlab.build(gptlab.preset("gptlab-cpu", n_layers=2, d_model=24, n_heads=3, vocab_size=11), seed=seed)
     generator = torch.Generator().manual_seed(seed)
     for p in model.parameters():

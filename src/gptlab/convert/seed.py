@@ -4,7 +4,6 @@ Its names: transformer.{wte,wpe}, transformer.h.I.{ln_1,ln_2}.{a_2,b_2}, attn.{q
 mlp.{c_fc,c_proj}, transformer.ln_f; attn.masks is a buffer and lm_head repeats wte.
 """
 
-import pickle
 from pathlib import Path
 
 import torch
@@ -33,8 +32,11 @@ ROWS: list[tuple[tuple[str, ...], str]] = [
 ]
 
 
+FILES = ("config.json", "vocab.txt", "pytorch_model.bin")
+
+
 def is_seed(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in ("config.json", "vocab.txt", "pytorch_model.bin"))
+    return all((folder / name).is_file() for name in FILES)
 
 
 def import_seed(folder: Path, out: Path) -> Run:
@@ -43,6 +45,8 @@ def import_seed(folder: Path, out: Path) -> Run:
     Raises ValueError for a file that is missing, does not fit, or holds more than tensors: the weights are a
     pickle, which is read by torch's restricted loader alone.
     """
+    if missing := [name for name in FILES if not (folder / name).is_file()]:
+        raise ValueError(f"{folder} has no {missing[0]}: a checkpoint of the old GPTLab is {', '.join(FILES)}")
     config = ModelConfig.read(folder / "config.json")
     characters = (folder / "vocab.txt").read_bytes().decode("utf-8")  # as it is: its line end is a character
     tokenizer = CharTokenizer("".join(sorted(set(characters))))
@@ -58,13 +62,19 @@ def import_seed(folder: Path, out: Path) -> Run:
             names = [source.format(i=i) for source in sources]
             if missing := [name for name in names if name not in theirs]:
                 raise ValueError(f"{folder / 'pytorch_model.bin'} lacks {missing[0]}")
-            ours[target.format(i=i)] = torch.cat([theirs[name] for name in names])
+            parts = [theirs[name] for name in names]
+            if any(part.dim() == 0 or part.shape[1:] != parts[0].shape[1:] for part in parts):
+                shapes = ", ".join(str(tuple(part.shape)) for part in parts)
+                raise ValueError(f"{folder / 'pytorch_model.bin'}: {names[0]} … cannot be joined, shaped {shapes}")
+            ours[target.format(i=i)] = torch.cat(parts)
             used.update(names)
     left = [
         name for name in theirs if name not in used and not name.endswith("attn.masks") and name != "lm_head.weight"
     ]
     if left:
         raise ValueError(f"{folder / 'pytorch_model.bin'} holds {left[0]}, which the old GPTLab does not have")
+    if not torch.equal(theirs.get("lm_head.weight", ours["embedding"]), ours["embedding"]):
+        raise ValueError(f"{folder / 'pytorch_model.bin'} has a head that is not its embedding, as the old GPTLab's is")
     model = Transformer(config)
     load_weights(model, ours, folder / "pytorch_model.bin")
     run = Run.create(out, config, tokenizer)
@@ -76,8 +86,8 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     """The tensors in a torch checkpoint; ValueError for one that holds anything else, which is not executed."""
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # a damaged pickle leads to any of a dozen kinds
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} is refused: it holds more than tensors, or is damaged ({reason})") from None
     if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
         raise ValueError(f"{path} is refused: it holds something other than named tensors")

@@ -5,9 +5,11 @@ Names, options, help and errors stay English, so that an answer found anywhere f
 
 import locale
 import os
+import string
 import tomllib
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from gptlab.registry import unknown
 
@@ -32,5 +34,23 @@ def catalogue(lang: str) -> dict[str, str]:
 
 
 def say(entry: str, lang: str, /, **values: object) -> str:
-    """An entry in a language, with values filled in."""
-    return catalogue(lang)[entry].format(**values)
+    """An entry in a language, with values filled in; numbers as the language writes them."""
+    return Localized(lang).format(catalogue(lang)[entry], **values)
+
+
+# Thousands separator (a no-break space in Polish and French) and decimal mark.
+MARKS = {"en": (",", "."), "pt": (".", ","), "pl": ("\N{NO-BREAK SPACE}", ","), "it": (".", ",")}
+MARKS["fr"] = ("\N{NARROW NO-BREAK SPACE}", ",")
+
+
+class Localized(string.Formatter):
+    """str.format, but {x:,.2f} of a number comes out as 1,234.56 or 1.234,56 or 1 234,56."""
+
+    def __init__(self, lang: str) -> None:
+        self.marks = MARKS[lang]
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        text = format(value, format_spec)
+        if isinstance(value, int | float) and format_spec:
+            return text.translate({ord(","): self.marks[0], ord("."): self.marks[1]})
+        return text

@@ -24,7 +24,7 @@ from gptlab.text.tokenizer import Tokenizer, at_breaks, id_dtype, named, train, 
 
 SUFFIXES = (".txt", ".md", ".text")  # of the files in a folder that are read
 BPE_CHARACTERS = 100_000_000  # merges are learned on so many at most: more changes them little and takes memory
-FORMAT = "ids 1"  # to be changed with what `prepare` writes, so that no old cache is read
+FORMAT = "ids 2"  # to be changed with what `prepare` writes, so that no old cache is read
 INFO = "info.json"
 NAMED = 10  # characters that a warning shows
 
@@ -132,18 +132,19 @@ class Data:
     val_bytes: int
 
 
-def prepare(text: Text, tokenizer: Tokenizer) -> Data:
+def prepare(text: Text, tokenizer: Tokenizer, *, whole: bool = False) -> Data:
     """Encode a text's two parts, or find them encoded before; ids are kept under a hash of text and tokenizer.
 
+    whole: all of the text is the training part, and nothing is left to validate.
     Characters that the vocabulary lacks (a tokenizer of another text) are left out, with one warning.
     """
     dtype = id_dtype(tokenizer.vocab_size)
-    recipe = json.dumps([FORMAT, text.sha256, tokenizer.to_json()], sort_keys=True)
+    cut = text.characters if whole else split(text)
+    recipe = json.dumps([FORMAT, text.sha256, cut, tokenizer.to_json()], sort_keys=True)
     folder = cache_dir() / "ids" / hashlib.sha256(recipe.encode()).hexdigest()[:32]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):  # a second process waits, and finds the ids
         if (info := _complete(folder, dtype)) is None:
-            cut = split(text)
             with write_whole(folder) as temporary, bar(f"encode {text.name}", text.characters) as advance:
                 temporary.mkdir()
                 info = {

@@ -25,14 +25,14 @@ class Display(Listener):
         self.console = console or Console(stderr=True, highlight=False)
         self.bar: Progress | None = None
         self.outcome: Outcome | None = None
-        self.train_loss, self.speed = "", ""
-        self.steps, self.mark = 0, (0.0, 0)  # when, and after how many tokens, the speed was last measured
+        self.train_loss, self.speed, self.steps = 0.0, 0.0, 0
+        self.mark = (0.0, 0)  # when, and after how many tokens, the speed was last measured
 
-    def started(self, step: int, steps: int) -> None:
+    def started(self, step: int, steps: int, tokens: int) -> None:
         self.steps = steps
         if step:
             self.said("resuming", step=step, steps=steps)
-        self.mark = (time.perf_counter(), 0)
+        self.mark = (time.perf_counter(), tokens)
         if self.console.is_terminal:
             columns = (BarColumn(None), TextColumn("{task.completed:.0f}/{task.total:.0f}"), TimeElapsedColumn())
             loss = TextColumn("{task.fields[loss]}")
@@ -42,18 +42,17 @@ class Display(Listener):
 
     def logged(self, record: dict[str, Any]) -> None:
         now, tokens = time.perf_counter(), record["tokens"]
-        if self.mark[1]:
-            self.speed = f"{(tokens - self.mark[1]) / (now - self.mark[0]):,.0f}"
+        self.speed = (tokens - self.mark[1]) / (now - self.mark[0])
         self.mark = (now, tokens)
-        self.train_loss = f"{record['train_loss']:.3f}"
+        self.train_loss = record["train_loss"]
         if self.bar:
-            self.bar.update(self.task, completed=record["step"], loss=self.train_loss)
+            self.bar.update(self.task, completed=record["step"], loss=f"{self.train_loss:.3f}")
 
     def evaluated(self, record: dict[str, Any], model: Transformer) -> None:
-        if self.train_loss:
-            numbers = {"train": self.train_loss, "val": f"{record['val_loss']:.3f}", "speed": self.speed or "–"}
+        if self.speed:
+            numbers = {"train": self.train_loss, "val": record["val_loss"], "speed": self.speed}
             self.said("evaluation", step=record["step"], steps=self.steps, **numbers)
-        self.mark = (time.perf_counter(), 0)  # an evaluation's time is not the training's
+        self.mark = (time.perf_counter(), self.mark[1])  # an evaluation's time is not the training's
 
     def sample(self, step: int, text: str) -> None:
         """Called by who lets the model write while it trains."""

@@ -68,8 +68,8 @@ class Outcome:
 class Listener:
     """Someone who follows a training. Every method may be left out."""
 
-    def started(self, step: int, steps: int) -> None:
-        """Before the first step; `step` is not 0 when a run is resumed."""
+    def started(self, step: int, steps: int, tokens: int) -> None:
+        """Before the first step; `step`, and the tokens seen until then, are not 0 when a run is resumed."""
 
     def logged(self, record: dict[str, Any]) -> None:
         """A few times between evaluations, with the record that goes to metrics.jsonl."""
@@ -160,6 +160,7 @@ class Trainer:
         assert config.steps and config.eval_every and config.eval_windows, "resolved() first"
         save_every = config.save_every or config.eval_every
         log_every = max(1, config.eval_every // LOGS_PER_EVALUATION)
+        tokens_per_step = config.batch * self.model.context
         counters, start = Counters(), 0
         if state := run.load_state():
             load_weights(self.model, state.weights, run.path / "state" / str(state.step))
@@ -167,7 +168,7 @@ class Trainer:
             counters, start = Counters(**state.counters), state.step
         run.truncate_metrics(start if state else -1)
         for listener in listeners:
-            listener.started(start, config.steps)
+            listener.started(start, config.steps, start * tokens_per_step)
 
         began = time.perf_counter() - counters.seconds
         losses: list[Tensor] = []
@@ -232,7 +233,7 @@ class Trainer:
                         train_loss=mean,
                         grad_norm=torch.stack(norms).mean().item(),
                         lr=config.lr * fraction,
-                        tokens=step * config.batch * self.model.context,
+                        tokens=step * tokens_per_step,
                     )
                     losses.clear()
                     norms.clear()
