@@ -113,9 +113,9 @@ class ModelConfig(Config):
     n_layers: int  # blocks
     d_model: int  # C, width of the residual stream
     n_heads: int  # H, query heads of a layer
-    n_kv_heads: int | None = None  # K, key and value heads; default n_heads
-    head_dim: int | None = None  # D, width of a head; default d_model / n_heads
-    d_ff: int | None = None  # width inside the MLP; default 4 d_model
+    n_kv_heads: int = 0  # K, key and value heads; 0: n_heads
+    head_dim: int = 0  # D, width of a head; 0: d_model / n_heads
+    d_ff: int = 0  # width inside the MLP; 0: 4 d_model
     norm: str = "layernorm"  # a name of registry.NORMS
     norm_eps: float = 1e-5  # added to the variance (seed-layernorm: to the standard deviation)
     norm_affine: str = "weight+bias"  # the norms' parameters: weight+bias, weight or none
@@ -132,23 +132,20 @@ class ModelConfig(Config):
     def check(self) -> None:
         for name in ("vocab_size", "context", "n_layers", "d_model", "n_heads"):
             self.require(getattr(self, name) >= 1, name, "at least 1")
-        if self.head_dim is None:
-            if self.d_model % self.n_heads:
-                raise ValueError(
-                    f"d_model {self.d_model} is not divisible by n_heads {self.n_heads}: choose a multiple, "
-                    f"such as d_model {self.d_model // self.n_heads * self.n_heads or self.n_heads}, "
-                    "or give head_dim"
-                )
-            object.__setattr__(self, "head_dim", self.d_model // self.n_heads)
-        if self.n_kv_heads is None:
-            object.__setattr__(self, "n_kv_heads", self.n_heads)
-        if self.d_ff is None:
-            object.__setattr__(self, "d_ff", 4 * self.d_model)
-        for name in ("head_dim", "n_kv_heads", "d_ff"):
+        if not self.head_dim and self.d_model % self.n_heads:
+            raise ValueError(
+                f"d_model {self.d_model} is not divisible by n_heads {self.n_heads}: choose a multiple, "
+                f"such as d_model {self.d_model // self.n_heads * self.n_heads or self.n_heads}, "
+                "or give head_dim"
+            )
+        for name, value in self.derived().items():
+            object.__setattr__(self, name, getattr(self, name) or value)
             self.require(getattr(self, name) >= 1, name, "at least 1")
-        if self.n_heads % self.kv_heads:
+        if self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_heads {self.n_heads} is not divisible by n_kv_heads {self.n_kv_heads}")
         self.require(self.norm_eps >= 0, "norm_eps", "0 or more")
+        if self.norm == "seed-layernorm":
+            self.require(self.d_model >= 2, "d_model", "at least 2 for seed-layernorm, which divides by d_model - 1")
         NORMS.check(self.norm)
         RESIDUALS.check(self.norm_placement)
         POSITIONS.check(self.position)
@@ -156,18 +153,14 @@ class ModelConfig(Config):
         if self.norm_affine not in ("weight+bias", "weight", "none"):
             raise unknown("norm_affine", self.norm_affine, ("weight+bias", "weight", "none"))
 
-    # The three fields with a computed default, as the plain ints that they are once checked.
-    @property
-    def kv_heads(self) -> int:
-        return self.n_kv_heads or self.n_heads
+    def derived(self) -> dict[str, int]:
+        """The widths that follow from the others where nobody says otherwise."""
+        return {"head_dim": self.d_model // self.n_heads, "n_kv_heads": self.n_heads, "d_ff": 4 * self.d_model}
 
-    @property
-    def head_width(self) -> int:
-        return self.head_dim or self.d_model // self.n_heads
-
-    @property
-    def ff_width(self) -> int:
-        return self.d_ff or 4 * self.d_model
+    def but(self, **changes: Any) -> Self:
+        """A copy with some fields changed; widths that followed from them follow again."""
+        following = {name: 0 for name, value in self.derived().items() if getattr(self, name) == value}
+        return super().but(**{**following, **changes})
 
     @classmethod
     def read(cls, source: str | Path | Mapping[str, Any]) -> Self:

@@ -17,7 +17,7 @@ from gptlab.convert import seed
 from gptlab.generate.generate import generate
 from gptlab.model.transformer import Transformer, build
 from gptlab.presets import preset
-from gptlab.run import Run, latest_run
+from gptlab.run import Run, latest_run, load_weights
 from gptlab.text import corpora
 from gptlab.text.tokenizer import Tokenizer, prompt_ids
 from gptlab.training import evaluate
@@ -307,4 +307,9 @@ def import_run(folder: str | Path, out: str | Path | None = None) -> Run:
             f"{folder} holds no model that gptlab can import: the old GPTLab's has config.json, vocab.txt and "
             "pytorch_model.bin"
         )
-    return seed.import_seed(folder, out)
+    config, tokenizer, weights = seed.read_seed(folder)
+    model = build(config)
+    load_weights(model, weights, folder / seed.FILES[-1])
+    run = Run.create(out, config, tokenizer)
+    run.save_weights(model)
+    return run

@@ -1,4 +1,4 @@
-"""The old GPTLab's checkpoints (github wmelo52/GPTLab): config.json, vocab.txt, pytorch_model.bin -> a run.
+"""The old GPTLab's checkpoints (github wmelo52/GPTLab): config.json, vocab.txt, pytorch_model.bin.
 
 Its names: transformer.{wte,wpe}, transformer.h.I.{ln_1,ln_2}.{a_2,b_2}, attn.{q,k,v}_linear, attn.c_proj,
 mlp.{c_fc,c_proj}, transformer.ln_f; attn.masks is a buffer and lm_head repeats wte.
@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 from gptlab.config import ModelConfig
-from gptlab.model.transformer import Transformer
-from gptlab.run import Run, load_weights
 from gptlab.text.chars import CharTokenizer
 
 # theirs -> ours, {i} a layer; several of theirs are joined row by row.
@@ -39,8 +37,8 @@ def is_seed(folder: Path) -> bool:
     return all((folder / name).is_file() for name in FILES)
 
 
-def import_seed(folder: Path, out: Path) -> Run:
-    """Make a run directory from a checkpoint folder.
+def read_seed(folder: Path) -> tuple[ModelConfig, CharTokenizer, dict[str, Tensor]]:
+    """What a checkpoint folder holds, in our terms; the weights by our names.
 
     Raises ValueError for a file that is missing, does not fit, or holds more than tensors: the weights are a
     pickle, which is read by torch's restricted loader alone.
@@ -75,11 +73,7 @@ def import_seed(folder: Path, out: Path) -> Run:
         raise ValueError(f"{folder / 'pytorch_model.bin'} holds {left[0]}, which the old GPTLab does not have")
     if not torch.equal(theirs.get("lm_head.weight", ours["embedding"]), ours["embedding"]):
         raise ValueError(f"{folder / 'pytorch_model.bin'} has a head that is not its embedding, as the old GPTLab's is")
-    model = Transformer(config)
-    load_weights(model, ours, folder / "pytorch_model.bin")
-    run = Run.create(out, config, tokenizer)
-    run.save_weights(model)
-    return run
+    return config, tokenizer, ours
 
 
 def read_pickle(path: Path) -> dict[str, Tensor]:

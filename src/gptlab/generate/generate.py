@@ -8,6 +8,7 @@ cost of one token a step.
 """
 
 import codecs
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -58,23 +59,25 @@ def tokens(
     (prompt, config, i) and not on n.
     """
     device = model.embedding.device
-    ids = torch.as_tensor(np.asarray(prompt, dtype=np.int64), device=device).expand(n, -1)
+    T = len(prompt)
+    ids = torch.zeros(n, T + config.tokens, dtype=torch.long, device=device)
+    ids[:, :T] = torch.as_tensor(np.asarray(prompt, dtype=np.int64))
     uniforms = torch.stack(
         [torch.from_numpy(np.random.default_rng(key(config.seed, "sample", i)).random(config.tokens)) for i in range(n)]
     )
     seen = torch.zeros(n, model.vocab_size, device=device)
-    seen.scatter_add_(1, ids, torch.ones_like(ids, dtype=seen.dtype))
+    seen.scatter_add_(1, ids[:, :T], torch.ones(n, T, device=device))
     written = torch.zeros_like(seen)
     reader = Reader(model, window=config.window)
     one = torch.ones(n, 1, device=device)
     for step in range(config.tokens):
-        logits = reader.read(ids).float()
+        logits = reader.read(ids[:, : T + step]).float()
         bent = sampling.bent(logits, config, bias=bias, seen=seen, written=written)
         chosen = sampling.choose(bent, uniforms[:, step], greedy=config.temperature == 0)[:, None]
         yield chosen[:, 0], logits.log_softmax(-1).gather(1, chosen)[:, 0]
         seen.scatter_add_(1, chosen, one)
         written.scatter_add_(1, chosen, one)
-        ids = torch.cat([ids, chosen], dim=1)
+        ids[:, T + step] = chosen[:, 0]
 
 
 @dataclass
@@ -138,24 +141,32 @@ def start_ids(tokenizer: Tokenizer) -> np.ndarray:
 def generate(
     model: Transformer, tokenizer: Tokenizer, prompt: str, config: SampleConfig, *, n: int = 1
 ) -> Iterator[tuple[int, str, Sample]]:
-    """Yield (which sample, new text, the sample) as text becomes certain, and once at each sample's end.
+    """Iterate over (which sample, new text, the sample) as text becomes certain, and once at each sample's end.
 
-    The text does not contain the prompt. Raises ValueError for a bias or vocabulary that does not fit.
+    The text does not contain the prompt. Raises ValueError, at once, for a bias or vocabulary that does not fit.
     """
     if n < 1:
         raise ValueError(f"the number of samples must be at least 1, not {n}")
     if tokenizer.vocab_size > model.vocab_size:
         raise ValueError(f"the tokenizer has {tokenizer.vocab_size} ids, the model {model.vocab_size}")
     bias = sampling.bias_by_id(config.logit_bias, tokenizer)
+    # A vocabulary is often padded to a rounder number: ids that stand for nothing are never drawn.
+    bias |= dict.fromkeys(range(tokenizer.vocab_size, model.vocab_size), -math.inf)
     ids = prompt_ids(tokenizer, prompt)
-    samples = [Sample(stop=config.stop) for _ in range(n)]
-    for chosen, logprobs in tokens(model, ids if len(ids) else start_ids(tokenizer), config, n=n, bias=bias):
+    steps = tokens(model, ids if len(ids) else start_ids(tokenizer), config, n=n, bias=bias)
+    return spelled(steps, tokenizer, [Sample(stop=config.stop) for _ in range(n)])
+
+
+def spelled(
+    steps: Iterator[tuple[Tensor, Tensor]], tokenizer: Tokenizer, samples: list[Sample]
+) -> Iterator[tuple[int, str, Sample]]:
+    """Tokens as text; what `generate` iterates over."""
+    for chosen, logprobs in steps:
         for i, (token, logprob) in enumerate(zip(chosen.tolist(), logprobs.tolist(), strict=True)):
             sample = samples[i]
             if sample.reason:
                 continue
-            piece = tokenizer.pieces[token] if token < tokenizer.vocab_size else b""
-            text = sample.add(token, logprob, piece)
+            text = sample.add(token, logprob, tokenizer.pieces[token])
             if text or sample.reason:
                 yield i, text, sample
         if all(sample.reason for sample in samples):

@@ -22,7 +22,7 @@ class Cache:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         size = size or config.context
-        shape = (config.n_layers, batch, config.kv_heads, size, config.head_width)
+        shape = (config.n_layers, batch, config.n_kv_heads, size, config.head_dim)
         self.k = torch.zeros(shape, device=device, dtype=dtype)
         self.v = torch.zeros(shape, device=device, dtype=dtype)
         self.k_pos = torch.zeros(batch, size, dtype=torch.long, device=device)

@@ -1,11 +1,22 @@
 """Exact parameter counts at any size: the model is built on the meta device, which has shapes and no memory."""
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import torch
 
 from gptlab.config import ModelConfig
 from gptlab.model.transformer import Transformer
+
+# part -> names of its parameters
+PARTS = {
+    "embedding": ("embedding",),
+    "position": ("position.*",),
+    "attention": ("blocks.*.attention.*",),
+    "mlp": ("blocks.*.mlp.*",),
+    "norm": ("norm.*", "blocks.*.norms.*"),
+    "head": ("head", "head_bias"),
+}
 
 
 @dataclass(frozen=True)
@@ -33,8 +44,9 @@ def count(config: ModelConfig) -> Count:
     """How many parameters a model of this shape has."""
     with torch.device("meta"):
         model = Transformer(config)
-    parts = dict.fromkeys(("embedding", "position", "attention", "mlp", "norm", "head"), 0)
+    parts = dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():
-        (part,) = [part for part in parts if part in name.replace("residual.norms", "norm").split("_")[0]]
-        parts[part] += parameter.numel()
+        matching = [part for part, patterns in PARTS.items() if any(fnmatchcase(name, p) for p in patterns)]
+        assert len(matching) == 1, f"parameter {name} belongs to {matching or 'no part'}"
+        parts[matching[0]] += parameter.numel()
     return Count(**parts)

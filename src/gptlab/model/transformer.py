@@ -87,8 +87,8 @@ def block_of(config: ModelConfig, layer: int, dropout: float, kernel: kernels.Ke
         layer=layer,
         d_model=config.d_model,
         n_heads=config.n_heads,
-        n_kv_heads=config.kv_heads,
-        head_dim=config.head_width,
+        n_kv_heads=config.n_kv_heads,
+        head_dim=config.head_dim,
         bias_qkv=config.bias_qkv,
         bias_out=config.bias_attn_out,
         dropout=dropout,
@@ -96,7 +96,7 @@ def block_of(config: ModelConfig, layer: int, dropout: float, kernel: kernels.Ke
     )
     mlp = MLP(
         d_model=config.d_model,
-        d_ff=config.ff_width,
+        d_ff=config.d_ff,
         activation=ACTIVATIONS[config.activation],
         bias=config.bias_ffn,
         dropout=dropout,
@@ -110,6 +110,8 @@ def build(config: ModelConfig, *, seed: int = 0, init: str = "gpt2", dropout: fl
 
     init: a scheme of model/init.py; dropout: the probability while training.
     """
-    model = Transformer(config, dropout=dropout)
+    with torch.device("meta"):  # without the draws that torch's own layers begin with, and that nobody needs
+        model = Transformer(config, dropout=dropout)
+    model.to_empty(device="cpu")
     initialise(model, n_layers=config.n_layers, seed=seed, scheme=init)
     return model.eval()

@@ -1,0 +1,96 @@
+"""How weights are drawn: by one rule each, from the seed and the name alone."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from gptlab.config import ModelConfig
+from gptlab.model.init import SCHEMES, initialise
+from gptlab.model.transformer import Transformer, build
+from tests.model.plain import CONFIGS, random_ids
+
+WIDE = ModelConfig(
+    vocab_size=90, context=60, n_layers=3, d_model=64, n_heads=4, tied_embeddings=False, bias_lm_head=True
+)
+each_scheme = pytest.mark.parametrize("scheme", SCHEMES)
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.detach() for name, p in model.named_parameters()}
+
+
+@each_scheme
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_the_seed_decides(scheme: str, config: ModelConfig) -> None:
+    """The same seed gives the same weights, bit by bit; another seed changes every matrix that is drawn at random."""
+    torch.manual_seed(1)
+    one = weights(build(config, seed=3, init=scheme))
+    torch.manual_seed(2)
+    two, other = weights(build(config, seed=3, init=scheme)), weights(build(config, seed=4, init=scheme))
+    for name, value in one.items():
+        assert value.isfinite().all() and torch.equal(value, two[name])
+        if value.unique().numel() > 1:
+            assert (value == other[name]).float().mean() < 0.1, name
+
+
+@each_scheme
+def test_a_draw_is_of_name_and_seed(scheme: str) -> None:
+    """A parameter's draw does not depend on the others: fewer layers, a larger vocabulary, no biases leave it."""
+    one = weights(build(WIDE, seed=3, init=scheme))
+    for changes in (dict(vocab_size=40), dict(bias_qkv=False, bias_ffn=False), dict(tied_embeddings=True)):
+        other = weights(build(WIDE.but(**changes), seed=3, init=scheme))
+        same = [name for name in other if name in one and one[name].shape == other[name].shape]
+        assert len(same) > 10 and all(torch.equal(one[name], other[name]) for name in same)
+    fewer = weights(build(WIDE.but(n_layers=2), seed=3, init=scheme))
+    assert torch.equal(one["blocks.1.attention.qkv.weight"], fewer["blocks.1.attention.qkv.weight"])
+    blocks = [one[f"blocks.{i}.attention.qkv.weight"] for i in range(3)]
+    assert not torch.equal(blocks[0], blocks[1]) and not torch.equal(blocks[1], blocks[2])
+
+
+@each_scheme
+def test_exactly_one_rule(scheme: str) -> None:
+    """A parameter that no rule or more than one rule names is an AssertionError that names it, on meta, too."""
+    for device in ("cpu", "meta"):
+        for name, what in (("newcomer", "0 rules"), ("late_norm", "2 rules")):
+            with torch.device(device):
+                model = Transformer(WIDE)
+                inner = nn.ModuleDict({"mlp": nn.ModuleDict({"up": nn.Linear(2, 2, bias=False)})})
+                model.add_module(name, inner if what == "2 rules" else nn.PReLU())
+            with pytest.raises(AssertionError, match=rf"{name}.*{what}"):
+                initialise(model, n_layers=3, seed=0, scheme=scheme)
+
+
+def test_gpt2() -> None:
+    """N(0, 0.02); onto the residual stream N(0, 0.02 / sqrt(2 layers)); gains 1 and biases 0. To 5 standard errors."""
+    for name, value in weights(build(WIDE, seed=1)).items():
+        if name.endswith("bias"):
+            assert (value == 0).all(), name
+        elif "norm" in name:
+            assert (value == 1).all(), name
+        else:
+            residual = name.endswith(("attention.out.weight", "mlp.down.weight"))
+            std, n = 0.02 / math.sqrt(6) if residual else 0.02, value.numel()
+            assert abs(value.mean()) < 5 * std / math.sqrt(n), name
+            assert abs(value.pow(2).mean().sqrt() / std - 1) < 5 / math.sqrt(2 * n), name
+            within = (value.abs() < std).double().mean()  # of a normal distribution 68.27%
+            assert abs(within - 0.6827) < 5 * math.sqrt(0.6827 * 0.3173 / n), name
+
+
+def test_scaled_starts_from_nothing() -> None:
+    """Under `scaled`, blocks pass their input on unchanged, and the standard deviations are 1 / sqrt(inputs)."""
+    model = build(WIDE, seed=1, init="scaled")
+    ids = random_ids(WIDE, 2, 30)
+    with torch.no_grad():
+        x = model.embedding[ids] + model.position.weight[:30]
+        assert torch.allclose(model(ids), model.norm(x) @ model.head.T, atol=1e-5)
+    for name in ("embedding", "head", "position.weight", "blocks.0.attention.qkv.weight", "blocks.2.mlp.up.weight"):
+        value = weights(model)[name]
+        assert abs(value.std() * 8 - 1) < 5 / math.sqrt(2 * value.numel()), name
+
+
+def test_an_unknown_scheme() -> None:
+    """An unknown initialisation is a ValueError with the known ones."""
+    with pytest.raises(ValueError, match=r"'gpt3'.*gpt2.*scaled"):
+        build(WIDE, init="gpt3")
