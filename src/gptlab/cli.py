@@ -59,30 +59,27 @@ def train(argv: list[str]) -> int:
     from gptlab import lab
     from gptlab.training.log import Display, duration
 
-    display = None if args.quiet else Display(lang)
+    display = Display(lang, quiet=args.quiet)
     try:
-        run = lab.train(
-            out=args.out, resume=args.resume, device=args.device, display=display, **{"corpus": args.corpus, **given}
-        )
+        given = {"corpus": args.corpus, **given}
+        run = lab.train(out=args.out, resume=args.resume, device=args.device, display=display, **given)
     finally:
-        if display:
-            display.close()
-    best = min((m for m in run.metrics() if "val_loss" in m), key=lambda m: m["val_loss"])
-    if display and (outcome := display.outcome):
-        numbers = {"loss": outcome.best_loss, "best": outcome.best_step}
-        go_on = f"gptlab train --resume --out {run.path}"
-        if outcome.reason == "interrupted":
-            display.said("interrupted", step=outcome.step, steps=outcome.steps, command=go_on)
-        elif outcome.reason == "no better":
-            patience = run.train_config.patience if run.train_config else None
-            display.said("no_better", step=outcome.step, steps=outcome.steps, patience=patience, **numbers)
-        elif outcome.resumed_at == outcome.steps:
-            display.said("already", steps=outcome.steps, command=f"{go_on} --steps {2 * outcome.steps}")
-        else:
-            display.said("finished", steps=outcome.step, time=duration(outcome.seconds), **numbers)
-        display.said("saved", run=run.path, command=f"gptlab sample {run.path}")
-    print(json.dumps({"run": str(run.path), "step": best["step"], "val_loss": best["val_loss"]}))
-    return 130 if display and display.outcome and display.outcome.reason == "interrupted" else 0
+        display.close()
+    outcome = display.outcome
+    assert outcome is not None
+    numbers = {"loss": outcome.best_loss, "best": outcome.best_step, "step": outcome.step, "steps": outcome.steps}
+    go_on = f"gptlab train --resume --out {run.path}"
+    if outcome.reason == "interrupted":
+        display.said("interrupted", command=go_on, **numbers)
+    elif outcome.reason == "no better":
+        display.said("no_better", patience=args.patience, **numbers)
+    elif outcome.resumed_at == outcome.steps:
+        display.said("already", command=f"{go_on} --steps {2 * outcome.steps}", **numbers)
+    else:
+        display.said("finished", time=duration(outcome.seconds), **numbers)
+    display.said("saved", run=run.path, command=f"gptlab sample {run.path}")
+    print(json.dumps({"run": str(run.path), "step": outcome.best_step, "val_loss": outcome.best_loss}))
+    return 130 if outcome.reason == "interrupted" else 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -267,18 +267,18 @@ class TrainConfig(Config):
     accumulate: int = 1  # parts in which a batch is computed, to need less memory
     optimizer: str = "muon"  # muon (matrices by Muon, the rest by AdamW) or adamw
     lr: float = 0.03  # peak learning rate: of Muon's matrices, or of everything under adamw
-    lr_adam: float = 0.01  # peak learning rate of what Muon leaves to AdamW
-    momentum: float = 0.95  # Muon's
+    lr_adam: float = 0.02  # peak learning rate of what Muon leaves to AdamW
+    momentum: float = 0.8  # Muon's
     beta1: float = 0.9  # AdamW's decay rate of the mean gradient
-    beta2: float = 0.95  # AdamW's decay rate of the mean squared gradient
-    weight_decay: float = 0.0  # decoupled, on matrices (classic: on everything)
+    beta2: float = 0.99  # AdamW's decay rate of the mean squared gradient
+    weight_decay: float = 0.1  # decoupled, on matrices (classic: on everything)
     decay_all: bool = False  # decay vectors too, as a plain AdamW does
     schedule: str = "linear"  # learning rate after the warm-up: constant, linear or cosine
     warmup: int = 20  # steps from 0 to the peak
     final_lr: float = 0.0  # where the decay ends, as a fraction of the peak
     clip: float | None = 1.0  # largest norm of all gradients together; none: no clipping
     dropout: float = 0.0  # probability, on embeddings, attention and branch outputs
-    init: str = "gpt2"  # how weights are drawn: see model/init.py
+    init: str = "scaled"  # how weights are drawn: see model/init.py
     seed: int = 0  # everything random follows from it
     eval_every: int | None = None  # steps between evaluations; default: 20 evaluations in all
     eval_windows: int | None = None  # windows per evaluation; default: as many as take under 5% of the time
@@ -320,6 +320,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         warmup=0,
         final_lr=1.0,
         clip=None,
+        init="gpt2",
         dropout=0.2,
     ),
 }

@@ -20,9 +20,9 @@ from gptlab.training.loop import Listener, Outcome
 class Display(Listener):
     """Shows a training in a language; `outcome` is how it ended."""
 
-    def __init__(self, lang: str, *, console: Console | None = None) -> None:
+    def __init__(self, lang: str, *, quiet: bool = False) -> None:
         self.lang = lang
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, quiet=quiet)
         self.bar: Progress | None = None
         self.outcome: Outcome | None = None
         self.train_loss, self.speed, self.steps = 0.0, 0.0, 0
