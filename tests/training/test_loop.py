@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import gptlab
-from gptlab.config import TrainConfig
+from gptlab.config import RECIPES, TrainConfig, recipe
 from gptlab.model.transformer import Transformer
 from gptlab.run import Run
 from gptlab.training.loop import Diverged, Listener, Trainer
@@ -80,14 +80,17 @@ def test_one_batch_can_be_learned_by_heart() -> None:
         assert loss[0] > 2 and loss[-1] < 0.02
 
 
-def test_the_first_losses_are_golden() -> None:
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_the_first_losses_are_golden(name: str) -> None:
     """Twenty steps of the seed's model on a made text, to 1e-3: a changed function, draw or recipe shows here."""
     text = (np.arange(4000) ** 2 // 7 % 31).astype(np.uint8)
-    model = gptlab.build(gptlab.preset("gptlab-cpu", vocab_size=31), seed=1).train()
-    one = Trainer(model, text, text, TrainConfig(seed=1))
+    config = recipe(name).but(seed=1)
+    shape = gptlab.preset("gptlab-cpu", vocab_size=31)
+    model = gptlab.build(shape, seed=1, init=config.init, dropout=config.dropout).train()
+    one = Trainer(model, text, text, config)
     losses = [one.step(step, 0.5)[0].item() for step in range(20)]
     golden = json.loads((Path(__file__).parent / "golden.json").read_text())
-    assert losses == pytest.approx(golden, abs=1e-3)
+    assert losses == pytest.approx(golden[name], abs=1e-3)
 
 
 def test_dropout_is_a_function_of_the_step() -> None:

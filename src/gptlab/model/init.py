@@ -49,12 +49,10 @@ def gpt2(n_layers: int) -> dict[str, Draw]:
 
 
 def scaled(n_layers: int) -> dict[str, Draw]:
-    """By fan-in, whatever the width; projections onto the residual stream start at zero, so that a new block
-    passes its input on unchanged (Zhang et al. 2019, arXiv 1901.09321)."""
-    return VECTORS | {
-        "embedding": fan_in(1.0),
-        "head": fan_in(1.0),
-        "position.weight": fan_in(1.0),
+    """Matrices by fan-in, whatever the width; projections onto the residual stream start at zero, so that a new
+    block passes its input on unchanged (Zhang et al. 2019, arXiv 1901.09321). Tables as in gpt2: a tied head of
+    larger rows would begin by predicting that every token repeats itself."""
+    return gpt2(n_layers) | {
         "*attention.qkv.weight": fan_in(1.0),
         "*mlp.up.weight": fan_in(1.0),
         "*attention.out.weight": constant(0.0),
