@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from gptlab.model.count import count
     from gptlab.model.transformer import build
     from gptlab.presets import preset
+    from gptlab.text.fables import Fables as fables
 
-__all__ = ["Lab", "ModelConfig", "SampleConfig", "TrainConfig", "build", "count", "load", "preset", "train"]
+__all__ = ["Lab", "ModelConfig", "SampleConfig", "TrainConfig", "build", "count", "fables", "load", "preset", "train"]
 
 HOMES = {
     "Lab": "lab",
@@ -27,6 +28,7 @@ HOMES = {
     "TrainConfig": "config",
     "build": "model.transformer",
     "count": "model.count",
+    "fables": "text.fables:Fables",
     "load": "lab",
     "preset": "presets",
     "train": "lab",
@@ -36,7 +38,8 @@ HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in HOMES:
         raise AttributeError(f"module 'gptlab' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"gptlab.{HOMES[name]}"), name)
+    module, _, attribute = HOMES[name].partition(":")
+    value = globals()[name] = getattr(import_module(f"gptlab.{module}"), attribute or name)
     return value
 
 

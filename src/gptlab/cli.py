@@ -252,6 +252,9 @@ def corpora(argv: list[str]) -> int:
     parse("corpora", Corpora, argv)
     from gptlab.text.corpora import CORPORA
 
+    for lang, name in LANGUAGES.items():
+        print(f"fables:{lang}  written here: little animal fables, {name}")
+    print("fables:en+pt  two or more languages, mixed; fables is fables:en")
     table([(c.name, c.language, f"{c.bytes:,} bytes", c.title) for c in CORPORA.values()])
     return 0
 

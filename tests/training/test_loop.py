@@ -276,16 +276,17 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
 
 
 def test_a_termination_saves_like_ctrl_c(text: Path, tmp_path: Path) -> None:
-    """SIGTERM, as a scheduler sends it, ends a training with its state saved."""
+    """SIGTERM, as a scheduler sends it, ends a training with its state saved; who handled signals before does again."""
 
     class Terminate(Interrupt):
         def evaluated(self, record: dict[str, Any], model: Transformer) -> None:
             if record["step"] == self.at:
                 signal.raise_signal(signal.SIGTERM)
 
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     gptlab.train(text, out=tmp_path / "run", listeners=[Terminate(2)], steps=40, **TINY)
     assert Run(tmp_path / "run").states()[-1] == 2
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_names_of_new_runs_do_not_collide(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

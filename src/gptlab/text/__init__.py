@@ -23,7 +23,6 @@ _HOME = {
     "find": "corpora",
     "make_tokenizer": "corpora",
     "prepare": "corpora",
-    "split": "corpora",
     "Text": "reading",
     "fetch": "download",
 }

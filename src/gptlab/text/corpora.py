@@ -19,6 +19,7 @@ from filelock import FileLock
 from gptlab.files import cache_dir, write_whole
 from gptlab.registry import unknown
 from gptlab.text.download import fetch
+from gptlab.text.fables import corpus as fables
 from gptlab.text.reading import BLOCK, Text, bar, scan
 from gptlab.text.tokenizer import Tokenizer, at_breaks, id_dtype, named, train, without
 
@@ -72,6 +73,8 @@ def find(source: str, *, block: int = BLOCK) -> Text:
 
     Hidden files and folders are passed over. `block` is how many bytes are read at a time.
     """
+    if source == "fables" or source.startswith("fables:"):
+        return fables.find(source)
     if source in CORPORA:
         known = CORPORA[source]
         return scan(known.name, [fetch(known.filename, known.url, known.sha256, known.bytes)], block)
@@ -83,7 +86,7 @@ def find(source: str, *, block: int = BLOCK) -> Text:
         return scan(path.resolve().name, files, block)
     if path.is_file():
         return scan(path.stem, [path], block)
-    raise ValueError(f"{unknown('text', source, CORPORA)}; and no such file or folder: {path.absolute()}")
+    raise ValueError(f"{unknown('text', source, ['fables', *CORPORA])}; and no such file or folder: {path.absolute()}")
 
 
 def _texts_in(folder: Path) -> list[Path]:
@@ -96,17 +99,12 @@ def _texts_in(folder: Path) -> list[Path]:
     return [folder / path for path in sorted(texts, key=Path.as_posix)]
 
 
-def split(text: Text) -> int:
-    """How many of its characters train, from the first on; the rest validates."""
-    return int(0.9 * text.characters)
-
-
 def make_tokenizer(kind: str, text: Text, vocab_size: int | None = None, specials: Sequence[str] = ()) -> Tokenizer:
     """A tokenizer for a text: all its characters (char), or merges learned on its training part (bpe).
 
     Of a very large text, bpe learns on the first hundred million characters. gpt2 learns nothing.
     """
-    stop = text.characters if kind == "char" else min(split(text), BPE_CHARACTERS)
+    stop = text.characters if kind == "char" else min(text.cut, BPE_CHARACTERS)
     with bar(f"learn the vocabulary of {text.name}", stop) as advance:
 
         def chunks() -> Iterator[str]:
@@ -139,7 +137,7 @@ def prepare(text: Text, tokenizer: Tokenizer, *, whole: bool = False) -> Data:
     Characters that the vocabulary lacks (a tokenizer of another text) are left out, with one warning.
     """
     dtype = id_dtype(tokenizer.vocab_size)
-    cut = text.characters if whole else split(text)
+    cut = text.characters if whole else text.cut
     recipe = json.dumps([FORMAT, text.sha256, cut, tokenizer.to_json()], sort_keys=True)
     folder = cache_dir() / "ids" / hashlib.sha256(recipe.encode()).hexdigest()[:32]
     folder.parent.mkdir(parents=True, exist_ok=True)

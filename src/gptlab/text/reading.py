@@ -116,6 +116,7 @@ class Text:
     bytes: int
     sha256: str
     marks: tuple[int, ...]
+    cut: int  # how many of the characters train, from the first on; the rest validates
     block: int = BLOCK
 
     def chunks(self, start: int = 0, stop: int | None = None, size: int = CHUNK) -> Iterator[str]:
@@ -147,8 +148,11 @@ class Text:
         return "".join(self.chunks(start, stop))
 
 
-def scan(name: str, paths: list[Path], block: int = BLOCK) -> Text:
-    """Detect how each file is read, and measure the text they are together. ValueError for one without content."""
+def scan(name: str, paths: list[Path], block: int = BLOCK, *, cut: int | None = None) -> Text:
+    """Detect how each file is read, and measure the text they are together. ValueError for one without content.
+
+    cut: how many characters train, where the text itself knows; else the first 90%.
+    """
     size = sum(path.stat().st_size for path in paths)
     with bar(f"detect the encoding of {name}", size) as advance:
         sources = [detect(path, block, advance) for path in paths]
@@ -177,6 +181,7 @@ def scan(name: str, paths: list[Path], block: int = BLOCK) -> Text:
         bytes=length,
         sha256=hashed.hexdigest(),
         marks=tuple(source.mark for source in sources),
+        cut=int(0.9 * characters) if cut is None else cut,
         block=block,
     )
 
