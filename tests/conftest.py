@@ -13,7 +13,13 @@ import pytest
 GIVEN = os.environ.get("GPTLAB_DATA")  # read before the fixture below takes it away
 SHARED = Path(GIVEN).expanduser() if GIVEN else Path(__file__).parents[2] / "shared"
 
-hypothesis.settings.register_profile("gptlab", deadline=None)  # no test is about time
+# No test is about time. Continuous integration tries the same examples each time, a developer new ones.
+hypothesis.settings.register_profile(
+    "gptlab",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    derandomize="CI" in os.environ,
+)
 hypothesis.settings.load_profile("gptlab")
 
 
