@@ -180,6 +180,20 @@ def test_evaluate_in_all_units(folder: Path) -> None:
     assert "bit per carattere" in shown and f"{own['bits_per_character']:.4f}".replace(".", ",") in shown
 
 
+def test_evaluation_stands_beside_the_floor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On fables, the loss of whole stories is above the floor, and a short context is told that it cannot reach it."""
+    monkeypatch.setattr("gptlab.text.fables.corpus.TRAINING", 60)
+    monkeypatch.setattr("gptlab.text.fables.corpus.VALIDATION", 10)
+    train = gptlab("train", "fables:fr", *TRAIN, "--out", "runs/fables", cwd=folder)
+    assert train.returncode == 0, train.stderr
+    result = json.loads(gptlab("evaluate", "runs/fables", "--json", "--windows", 8, cwd=folder).stdout)
+    assert 0.1 < result["floor"] < 0.2 < result["story_loss"]
+    assert result["excess"] == pytest.approx(result["story_loss"] - result["floor"])
+    assert not result["context_holds_stories"]
+    shown = gptlab("evaluate", "runs/fables", "--windows", 8, "--lang", "en", cwd=folder).stdout
+    assert "no model can do better" in shown and "out of its reach" in shown
+
+
 def test_lists(folder: Path) -> None:
     """Runs with their losses, texts with their sizes, models with exact counts."""
     runs = gptlab("runs", cwd=folder).stdout

@@ -185,9 +185,12 @@ def evaluate(argv: list[str]) -> int:
         return 0
     what = say("validation_part" if result["validation_part"] else "whole_text", lang)
     print(say("evaluated_on", lang, run=loaded.run.path, text=result["text"], what=what))
-    for entry in ("window_loss", "sliding_loss", "perplexity", "bits_per_character", "bits_per_byte"):
-        if result[entry] is not None:
+    per_token = ("window_loss", "sliding_loss", "perplexity", "bits_per_character", "bits_per_byte")
+    for entry in (*per_token, "story_loss", "floor", "excess"):
+        if result.get(entry) is not None:
             print(f"  {say(entry, lang):<44}{say('number', lang, value=result[entry]):>10}")
+    if not result.get("context_holds_stories", True):
+        print(say("out_of_reach", lang, context=loaded.model.context))
     if result["limited"]:
         print(say("limited", lang, tokens=args.limit), file=sys.stderr)
     return 0

@@ -19,6 +19,7 @@ from gptlab.model.transformer import Transformer, build
 from gptlab.presets import preset
 from gptlab.run import Run, latest_run, load_weights
 from gptlab.text import corpora
+from gptlab.text.fables import corpus as fables
 from gptlab.text.tokenizer import Tokenizer, prompt_ids
 from gptlab.training import evaluate
 from gptlab.training.log import Display
@@ -281,6 +282,7 @@ def evaluate_on(lab: Lab, source: str | Path | None, *, windows: int, limit: int
     data = corpora.prepare(text, lab.tokenizer, whole=not own)
     ids = data.val if own else data.train
     loss = lab.text_loss(ids, limit=limit)
+    beside_floor = against_floor(lab, str(source)) if corpora.is_fables(str(source)) else {}
     fits = len(ids) > lab.model.context
     return {
         "run": str(run.path),
@@ -293,6 +295,27 @@ def evaluate_on(lab: Lab, source: str | Path | None, *, windows: int, limit: int
         "bits_per_byte": loss.per("byte") / math.log(2),
         "tokens": loss.tokens,
         "limited": loss.tokens < len(ids) - 1,
+        **beside_floor,
+    }
+
+
+def against_floor(lab: Lab, source: str) -> dict[str, Any]:
+    """On a corpus of fables: nats per character of whole validation stories, beside the least that is possible.
+
+    Nothing where the tokenizer cannot spell the stories, for then their floor is not that of what is read.
+    """
+    stories = fables.validation(fables.languages(source))
+    if lab.tokenizer.unknown("".join(story.text for story in stories)):
+        return {}
+    ids = [lab.tokenizer.encode(story.text) for story in stories]
+    separator = lab.tokenizer.encode(fables.SEPARATOR)
+    characters = sum(len(story.text) + len(fables.SEPARATOR) for story in stories)
+    loss, floor = evaluate.story_nats(lab.model, ids, separator) / characters, fables.floor(stories)
+    return {
+        "story_loss": loss,
+        "floor": floor,
+        "excess": loss - floor,
+        "context_holds_stories": max(map(len, ids)) + 2 * len(separator) - 1 <= lab.model.context,
     }
 
 

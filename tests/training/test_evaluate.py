@@ -7,7 +7,7 @@ import torch
 import gptlab
 from gptlab.model.transformer import Transformer
 from gptlab.text.batches import windows
-from gptlab.training.evaluate import TextLoss, sliding_nats, window_loss
+from gptlab.training.evaluate import TextLoss, sliding_nats, story_nats, window_loss
 
 IDS = np.random.default_rng(0).integers(0, 9, 100).astype(np.uint8)
 
@@ -81,3 +81,25 @@ def test_too_short_a_text_and_a_wrong_stride() -> None:
         sliding_nats(model(), IDS[:1])
     with pytest.raises(ValueError, match="not 9"):
         sliding_nats(model(), IDS, stride=9)
+
+
+@pytest.mark.parametrize("separator", [[8], [8, 8], [3, 8]])
+def test_stories_are_read_from_their_start(separator: list[int]) -> None:
+    """Each token of a story, and of the separator behind it, counts once, predicted from all before it back to the
+    separator in front; equal to a loop, whatever the other stories are."""
+    m = model(context=16)
+    stories = [IDS[:5], IDS[20:31], IDS[40:41]]
+    slow = 0.0
+    for story in stories:
+        row = [*separator, *story.tolist(), *separator]
+        slow += sum(nats(m, row[:t], row[t]) for t in range(len(separator), len(row)))
+    assert story_nats(m, stories, np.array(separator, np.uint8)) == pytest.approx(slow, rel=1e-5)
+
+
+def test_a_story_beyond_the_context_is_read_by_a_sliding_window() -> None:
+    """Equal to the sliding-window nats of separator, story and separator, less those inside the first separator."""
+    m = model()
+    separator = np.array([8, 3], np.uint8)
+    row = np.concatenate([separator, IDS[:30], separator])
+    expected = sliding_nats(m, row)[0] - nats(m, [8], 3)
+    assert story_nats(m, [IDS[:30]], separator) == pytest.approx(expected, rel=1e-5)

@@ -73,7 +73,7 @@ def find(source: str, *, block: int = BLOCK) -> Text:
 
     Hidden files and folders are passed over. `block` is how many bytes are read at a time.
     """
-    if source == "fables" or source.startswith("fables:"):
+    if is_fables(source):
         return fables.find(source)
     if source in CORPORA:
         known = CORPORA[source]
@@ -87,6 +87,11 @@ def find(source: str, *, block: int = BLOCK) -> Text:
     if path.is_file():
         return scan(path.stem, [path], block)
     raise ValueError(f"{unknown('text', source, ['fables', *CORPORA])}; and no such file or folder: {path.absolute()}")
+
+
+def is_fables(source: str) -> bool:
+    """Whether a text's name is that of the built-in corpus, in some language."""
+    return source == "fables" or source.startswith("fables:")
 
 
 def _texts_in(folder: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """How good a model is: nats per token over random windows, or over one text read from its start."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,6 +83,29 @@ def sliding_nats(
         total += nats(model, row[None, :-1], row[None, 1:], last=rest)
     model.train(was_training)
     return total, len(text) - 1
+
+
+@torch.inference_mode()
+def story_nats(
+    model: Transformer, stories: Sequence[NDArray[np.unsignedinteger]], separator: NDArray[np.unsignedinteger]
+) -> float:
+    """Summed nats of texts that are each read whole from its start, after a separator, to the separator behind it.
+
+    What comes before the first token of a story is the separator alone, so the sum is comparable with the stories'
+    own surprisal. A story that is longer than the context is read by a sliding window, and loses what that forgets.
+    """
+    total = 0.0
+    for story in stories:
+        row = np.concatenate([separator, story, separator])
+        given = len(separator) - 1  # of the predicted tokens, these belong to the separator in front
+        if len(row) - 1 > model.context:
+            total += sliding_nats(model, row)[0]
+            if given:
+                total -= sliding_nats(model, separator)[0]
+            continue
+        ids = torch.from_numpy(row.astype(np.int64))[None]
+        total += nats(model, ids[:, :-1], ids[:, 1:], last=len(row) - 1 - given)
+    return total
 
 
 def chunks(x: Tensor, y: Tensor) -> tuple[list[Tensor], list[Tensor]]:
