@@ -261,7 +261,7 @@ class TrainConfig(Config):
     vocab_size: int | None = None  # of a bpe tokenizer; default 1024
     context: int | None = None  # tokens seen at once; default the preset's
     recipe: str = "default"  # where the settings below come from when they are not given
-    steps: int | None = None  # optimizer steps; default the recipe's
+    steps: int | None = None  # optimizer steps; default 2000, in the classic recipe 5000
     minutes: float | None = None  # train about so long instead: measured once, then a fixed number of steps
     batch: int = 32  # windows per optimizer step
     accumulate: int = 1  # parts in which a batch is computed, to need less memory
@@ -278,7 +278,7 @@ class TrainConfig(Config):
     final_lr: float = 0.0  # where the decay ends, as a fraction of the peak
     clip: float | None = 1.0  # largest norm of all gradients together; none: no clipping
     dropout: float = 0.0  # probability, on embeddings, attention and branch outputs
-    init: str = "scaled"  # how weights are drawn: see model/init.py
+    init: str = "scaled"  # how weights are drawn: scaled (by fan-in, branches start at nothing) or gpt2
     seed: int = 0  # everything random follows from it
     eval_every: int | None = None  # steps between evaluations; default: 20 evaluations in all
     eval_windows: int | None = None  # windows per evaluation; default: as many as take under 5% of the time
