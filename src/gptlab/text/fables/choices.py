@@ -64,13 +64,14 @@ CHOICES: tuple[Choice, ...] = (
             "button pearl spoon blanket kite box"
         ),
     ),
-    Choice("look", words("red blue green golden silver wooden white black tiny old new shining")),
+    # A look suits every thing, a weather every time of the year, a feeling both ends of the story.
+    Choice("look", words("red blue green golden silver purple white black tiny old new shining")),
     Choice("loss", words("wind stream magpie thief hole sleep crowd wave")),
     Choice("days", words("two three four five six seven eight nine")),
-    Choice("weather", words("rain snow sun moon stars mist hail frost heat dust")),
+    Choice("weather", words("rain wind sun clouds stars mist hail mud drizzle dust")),
     Choice(
         "obstacle",
-        words("river wall cliff thorns swamp gate tunnel fire ice gorge maze dragon giant sea desert tower"),
+        words("river wall cliff thorns swamp gate tunnel fire volcano gorge maze dragon giant sea desert tower"),
         other_than=("place",),  # who lives in a swamp is not stopped by one
     ),
     Choice("age", words("old young tired hungry thirsty lonely")),
@@ -94,7 +95,7 @@ CHOICES: tuple[Choice, ...] = (
         "found",
         words("oak rock nest roof straw root stairs mushroom sand leaves bush table barrel fence bed pillow"),
     ),
-    Choice("feeling", words("calm thoughtful quiet surprised weary wistful moved hopeful")),
+    Choice("feeling", words("calm thoughtful wiser surprised weary wistful moved hopeful")),
     Choice("finale", words("dance sing sleep walk laugh cook swim read plant sweep dream write")),
     *(
         Choice(f"telling{i}", ("a", "b", "c"))  # which of three ways to say each part
