@@ -108,30 +108,49 @@ class ModelConfig(Config):
     """The function that a model computes: its shape and its parts, in the field's own terms."""
 
     family: str = ""  # the entry of presets.FAMILIES it was made from, for people and for conversion
+    category: str = "causal"  # causal, prefix (a beginning is seen both ways) or encoder-decoder
     vocab_size: int  # V, how many token ids there are
     context: int  # the most tokens that are seen at once
-    n_layers: int  # blocks
+    n_layers: int  # blocks; of the decoder, where there is an encoder, too
+    n_encoder_layers: int = 0  # blocks of the encoder
     d_model: int  # C, width of the residual stream
     n_heads: int  # H, query heads of a layer
     n_kv_heads: int = 0  # K, key and value heads; 0: n_heads
     head_dim: int = 0  # D, width of a head; 0: d_model / n_heads
-    d_ff: int = 0  # width inside the MLP; 0: 4 d_model
+    d_ff: int = 0  # width inside the MLP, of one branch where it is gated; 0: 4 d_model
+    d_embedding: int = 0  # E, width of the token table, which is then projected; 0: d_model
     norm: str = "layernorm"  # a name of registry.NORMS
     norm_eps: float = 1e-5  # added to the variance (seed-layernorm: to the standard deviation)
     norm_affine: str = "weight+bias"  # the norms' parameters: weight+bias, weight or none
     norm_placement: str = "pre"  # a name of registry.RESIDUALS
+    residual_alpha: float = 1.0  # of post-deepnorm: the weight of what a branch is added to
+    embedding_norm: bool = False  # a norm between the embedding and the first block
     final_norm: bool = True  # a norm between the last block and the head
+    qk_norm: bool = False  # queries and keys of each head are normed
     position: str = "learned"  # a name of registry.POSITIONS
+    position_offset: int = 0  # of learned: the row of the first position (OPT: 2)
+    rope_base: float = 10000.0  # of rope: the slowest pair turns once in about 2 pi rope_base tokens
+    rope_fraction: float = 1.0  # of rope: the part of each head that is turned
+    rope_pairing: str = "interleaved"  # of rope: interleaved or rotate-half
+    relative_buckets: int = 32  # of t5-relative: rows of its table
+    relative_max_distance: int = 128  # of t5-relative: from here on, all in the last bucket
+    attention_scale: str = "1/sqrt(head_dim)"  # what scores are multiplied by: 1/sqrt(head_dim) or none
+    band_width: int = 0  # odd layers see so many tokens back, the own one included (GPT-3); 0: all see everything
+    query_layer: bool = False  # the last block asks by position (PanGu-alpha)
     activation: str = "gelu_tanh"  # a name of registry.ACTIVATIONS
     bias_qkv: bool = True  # the query, key and value projections have biases
     bias_attn_out: bool = True  # the attention's output projection has a bias
     bias_ffn: bool = True  # the MLP's projections have biases
     bias_lm_head: bool = False  # the head has a bias
     tied_embeddings: bool = True  # the head's matrix is the token table
+    embedding_scale: float = 1.0  # multiplies what the token table gives
+    logit_scale: float = 1.0  # multiplies the logits
 
     def check(self) -> None:
         for name in ("vocab_size", "context", "n_layers", "d_model", "n_heads"):
             self.require(getattr(self, name) >= 1, name, "at least 1")
+        for name in ("n_encoder_layers", "position_offset", "band_width"):
+            self.require(getattr(self, name) >= 0, name, "0 or more")
         if not self.head_dim and self.d_model % self.n_heads:
             raise ValueError(
                 f"d_model {self.d_model} is not divisible by n_heads {self.n_heads}: choose a multiple, "
@@ -150,12 +169,42 @@ class ModelConfig(Config):
         RESIDUALS.check(self.norm_placement)
         POSITIONS.check(self.position)
         ACTIVATIONS.check(self.activation)
-        if self.norm_affine not in ("weight+bias", "weight", "none"):
-            raise unknown("norm_affine", self.norm_affine, ("weight+bias", "weight", "none"))
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise unknown(name, getattr(self, name), known)
+        if (self.category == "encoder-decoder") != (self.n_encoder_layers > 0):
+            raise ValueError(
+                f"n_encoder_layers is {self.n_encoder_layers} and category {self.category!r}: an encoder-decoder has "
+                "encoder layers, and nothing else has"
+            )
+        if self.category != "causal" and self.position == "transformer-xl-relative":
+            raise ValueError(f"transformer-xl-relative has no positions ahead, which category {self.category!r} needs")
+        if self.position == "t5-relative":
+            self.require(self.relative_buckets >= 4, "relative_buckets", "at least 4")
+            least = self.relative_buckets // 2
+            self.require(self.relative_max_distance > least, "relative_max_distance", f"more than {least}")
+        if self.position == "rope":
+            turned = int(self.head_dim * self.rope_fraction)
+            if not (0 < self.rope_fraction <= 1) or turned < 2 or turned % 2:
+                raise ValueError(
+                    f"rope turns pairs of dimensions: head_dim {self.head_dim} * rope_fraction {self.rope_fraction:g} "
+                    f"is {turned}, which is not an even number from 2 to head_dim"
+                )
+        for name, (field_name, value) in OWNERS.items():
+            if getattr(self, name) != DEFAULTS[name] and getattr(self, field_name) != value:
+                raise ValueError(
+                    f"{name} belongs to {field_name} {value!r}; this model has {field_name} "
+                    f"{getattr(self, field_name)!r}"
+                )
 
     def derived(self) -> dict[str, int]:
         """The widths that follow from the others where nobody says otherwise."""
-        return {"head_dim": self.d_model // self.n_heads, "n_kv_heads": self.n_heads, "d_ff": 4 * self.d_model}
+        return {
+            "head_dim": self.d_model // self.n_heads,
+            "n_kv_heads": self.n_heads,
+            "d_ff": 4 * self.d_model,
+            "d_embedding": self.d_model,
+        }
 
     def but(self, **changes: Any) -> Self:
         """A copy with some fields changed; widths that followed from them follow again."""
@@ -175,6 +224,25 @@ class ModelConfig(Config):
             if dialect.known_by in values:
                 return cls.from_dict(dialect.translate(values))
         return super().read(values)
+
+
+CHOICES = {
+    "category": ("causal", "prefix", "encoder-decoder"),
+    "norm_affine": ("weight+bias", "weight", "none"),
+    "rope_pairing": ("interleaved", "rotate-half"),
+    "attention_scale": ("1/sqrt(head_dim)", "none"),
+}
+# Options that only one part knows: field -> (the field that names the part, the part).
+OWNERS = {
+    "residual_alpha": ("norm_placement", "post-deepnorm"),
+    "position_offset": ("position", "learned"),
+    "rope_base": ("position", "rope"),
+    "rope_fraction": ("position", "rope"),
+    "rope_pairing": ("position", "rope"),
+    "relative_buckets": ("position", "t5-relative"),
+    "relative_max_distance": ("position", "t5-relative"),
+}
+DEFAULTS = {f.name: f.default for f in dataclasses.fields(ModelConfig)}
 
 
 @dataclass(frozen=True)
@@ -264,6 +332,7 @@ class TrainConfig(Config):
     steps: int | None = None  # optimizer steps; default 2000, in the classic recipe 5000
     minutes: float | None = None  # train about so long instead: measured once, then a fixed number of steps
     batch: int = 32  # windows per optimizer step
+    starts: str = "anywhere"  # where windows begin: anywhere, or at blank-lines (as between stories)
     accumulate: int = 1  # parts in which a batch is computed, to need less memory
     optimizer: str = "muon"  # muon (matrices by Muon, the rest by AdamW) or adamw
     lr: float = 0.03  # peak learning rate: of Muon's matrices, or of everything under adamw
@@ -301,6 +370,8 @@ class TrainConfig(Config):
         self.require(self.minutes is None or self.minutes > 0, "minutes", "more than 0")
         if self.batch % self.accumulate:
             raise ValueError(f"batch {self.batch} is not divisible by accumulate {self.accumulate}")
+        if self.starts not in ("anywhere", "blank-lines"):
+            raise unknown("starts", self.starts, ("anywhere", "blank-lines"))
         TOKENIZERS.check(self.tokenizer)
         OPTIMIZERS.check(self.optimizer)
         SCHEDULES.check(self.schedule)

@@ -41,10 +41,14 @@ class Registry:
         module, attribute = self.entries[self.check(name)].split(":")
         return getattr(import_module(module), attribute)
 
+    def options(self, name: str) -> list[str]:
+        """The names of the options that a part takes."""
+        return list(inspect.signature(self[name]).parameters)
+
     def build(self, name: str, **options: Any) -> Any:
         """Call the part with its options; ValueError for one that it does not take."""
         part = self[name]
-        accepted = inspect.signature(part).parameters
+        accepted = self.options(name)
         for option in options:
             if option not in accepted:
                 raise ValueError(f"{self.kind} {name!r} takes no option {option!r}; it takes: {', '.join(accepted)}")
@@ -55,6 +59,7 @@ NORMS = Registry(
     "norm",
     {
         "layernorm": "gptlab.model.norms:LayerNorm",
+        "rmsnorm": "gptlab.model.norms:RMSNorm",
         "seed-layernorm": "gptlab.model.norms:SeedLayerNorm",
     },
 )
@@ -62,6 +67,12 @@ POSITIONS = Registry(
     "position encoding",
     {
         "learned": "gptlab.model.positions.learned:Learned",
+        "sinusoidal": "gptlab.model.positions.sinusoidal:Sinusoidal",
+        "rope": "gptlab.model.positions.rope:RoPE",
+        "alibi": "gptlab.model.positions.alibi:ALiBi",
+        "t5-relative": "gptlab.model.positions.t5:T5Relative",
+        "transformer-xl-relative": "gptlab.model.positions.transformer_xl:TransformerXL",
+        "none": "gptlab.model.positions.none:NoPosition",
     },
 )
 ACTIVATIONS = Registry(
@@ -70,12 +81,26 @@ ACTIVATIONS = Registry(
         "relu": "gptlab.model.mlps:relu",
         "gelu": "gptlab.model.mlps:gelu",
         "gelu_tanh": "gptlab.model.mlps:gelu_tanh",
+        "relu_squared": "gptlab.model.mlps:relu_squared",
+        "swiglu": "gptlab.model.mlps:swiglu",
+        "geglu": "gptlab.model.mlps:geglu",
+        "geglu_tanh": "gptlab.model.mlps:geglu_tanh",
     },
 )
 RESIDUALS = Registry(
     "norm placement",
     {
         "pre": "gptlab.model.residuals:PreNorm",
+        "post": "gptlab.model.residuals:PostNorm",
+        "post-deepnorm": "gptlab.model.residuals:DeepNorm",
+        "parallel": "gptlab.model.residuals:Parallel",
+    },
+)
+KERNELS = Registry(  # the fastest first; the last is the formula itself, which the others are tested against
+    "attention kernel",
+    {
+        "sdpa": "gptlab.model.kernels:sdpa",
+        "reference": "gptlab.model.kernels:reference",
     },
 )
 TOKENIZERS = Registry(

@@ -1,5 +1,6 @@
 """The model's function once more, from the formulas: one token and one head at a time, in NumPy and float64."""
 
+import cmath
 import math
 from collections.abc import Callable, Mapping
 
@@ -9,6 +10,7 @@ import torch
 from gptlab.config import ModelConfig
 from gptlab.model.kernels import Kernel, sdpa
 from gptlab.model.transformer import Transformer
+from gptlab.presets import preset
 
 Vector = np.ndarray
 
@@ -25,20 +27,48 @@ def seed_layernorm(x: Vector, eps: float) -> Vector:
     return np.array([value / (std + eps) for value in centred])
 
 
+def rmsnorm(x: Vector, eps: float) -> Vector:
+    return np.array([value / math.sqrt(sum(v**2 for v in x) / len(x) + eps) for value in x])
+
+
+def gelu(x: float) -> float:
+    return x * 0.5 * (1 + math.erf(x / math.sqrt(2)))
+
+
 def gelu_tanh(x: float) -> float:
     return 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-NORMS: dict[str, Callable[[Vector, float], Vector]] = {"layernorm": layernorm, "seed-layernorm": seed_layernorm}
+def rope(x: Vector, position: int, config: ModelConfig) -> Vector:
+    """Each pair of dimensions as a complex number, times e^(i position base^(-2 pair / turned))."""
+    turned, x = int(config.head_dim * config.rope_fraction), x.copy()
+    for pair in range(turned // 2):
+        a, b = (2 * pair, 2 * pair + 1) if config.rope_pairing == "interleaved" else (pair, pair + turned // 2)
+        z = complex(x[a], x[b]) * cmath.exp(1j * position / config.rope_base ** (2 * pair / turned))
+        x[a], x[b] = z.real, z.imag
+    return x
+
+
+NORMS: dict[str, Callable[[Vector, float], Vector]] = {
+    "layernorm": layernorm,
+    "rmsnorm": rmsnorm,
+    "seed-layernorm": seed_layernorm,
+}
 ACTIVATIONS: dict[str, Callable[[float], float]] = {
     "relu": lambda x: max(x, 0.0),
-    "gelu": lambda x: x * 0.5 * (1 + math.erf(x / math.sqrt(2))),
+    "relu_squared": lambda x: max(x, 0.0) ** 2,
+    "gelu": gelu,
     "gelu_tanh": gelu_tanh,
+}
+GATES: dict[str, Callable[[float], float]] = {  # of gated activations: the first half of `up` passes through it
+    "swiglu": lambda x: x / (1 + math.exp(-x)),
+    "geglu": gelu,
+    "geglu_tanh": gelu_tanh,
 }
 
 
 def plain_logits(config: ModelConfig, w: Mapping[str, np.ndarray], ids: list[int]) -> np.ndarray:
-    """ids -> (T, V): learned positions, pre-norm blocks, causal attention with shared key and value heads."""
+    """ids -> (T, V): pre-norm blocks, causal attention with shared key and value heads."""
     H, K, D = config.n_heads, config.n_kv_heads, config.head_dim
 
     def linear(name: str, x: Vector) -> Vector:
@@ -47,7 +77,15 @@ def plain_logits(config: ModelConfig, w: Mapping[str, np.ndarray], ids: list[int
     def norm(name: str, x: Vector) -> Vector:
         return NORMS[config.norm](x, config.norm_eps) * w.get(f"{name}.weight", 1.0) + w.get(f"{name}.bias", 0.0)
 
-    xs = [w["embedding"][token] + w["position.weight"][t] for t, token in enumerate(ids)]
+    def activated(x: Vector) -> Vector:
+        if config.activation in GATES:
+            gate, value = x[: config.d_ff], x[config.d_ff :]
+            return np.array([GATES[config.activation](g) * v for g, v in zip(gate, value, strict=True)])
+        return np.array([ACTIVATIONS[config.activation](v) for v in x])
+
+    xs = [w["embedding"][token].copy() for token in ids]
+    if config.position == "learned":
+        xs = [x + w["position.weight"][t] for t, x in enumerate(xs)]
     for layer in range(config.n_layers):
         block = f"blocks.{layer}"
         normed = [norm(f"{block}.residual.norms.0", x) for x in xs]
@@ -55,6 +93,9 @@ def plain_logits(config: ModelConfig, w: Mapping[str, np.ndarray], ids: list[int
         queries = [[x[h * D : (h + 1) * D] for h in range(H)] for x in joined]
         keys = [[x[(H + h) * D : (H + h + 1) * D] for h in range(K)] for x in joined]
         values = [[x[(H + K + h) * D : (H + K + h + 1) * D] for h in range(K)] for x in joined]
+        if config.position == "rope":
+            queries = [[rope(q, t, config) for q in row] for t, row in enumerate(queries)]
+            keys = [[rope(k, t, config) for k in row] for t, row in enumerate(keys)]
         for t in range(len(ids)):
             heads = []
             for h in range(H):
@@ -65,7 +106,7 @@ def plain_logits(config: ModelConfig, w: Mapping[str, np.ndarray], ids: list[int
             xs[t] = xs[t] + linear(f"{block}.attention.out", np.concatenate(heads))
         for t, x in enumerate(xs):
             inner = linear(f"{block}.mlp.up", norm(f"{block}.residual.norms.1", x))
-            xs[t] = x + linear(f"{block}.mlp.down", np.array([ACTIVATIONS[config.activation](v) for v in inner]))
+            xs[t] = x + linear(f"{block}.mlp.down", activated(inner))
     if config.final_norm:
         xs = [norm("norm", x) for x in xs]
     head = w["embedding"] if config.tied_embeddings else w["head"]
@@ -88,6 +129,11 @@ CONFIGS = {
     ),
     "grouped": ModelConfig(**SHAPE, norm_eps=0.7),
     "one-kv-head": ModelConfig(**{**SHAPE, "n_kv_heads": 1}, activation="relu", final_norm=False),
+    "gptlab": preset("gptlab-fables", **{**SHAPE, "d_model": 8, "head_dim": 4}),
+    "rope-half": ModelConfig(
+        **{**SHAPE, "head_dim": 6}, position="rope", rope_pairing="rotate-half", rope_fraction=0.67, rope_base=50.0
+    ),
+    "rope-odd-width": ModelConfig(**SHAPE, position="rope", rope_fraction=0.8, activation="geglu"),
     "untied": ModelConfig(**SHAPE, tied_embeddings=False, bias_lm_head=True, norm_affine="none"),
 }
 

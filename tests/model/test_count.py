@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from gptlab.config import ModelConfig
 from gptlab.model.count import count
 from gptlab.model.transformer import Transformer
+from tests.model.plain import GATES
 from tests.test_config import MODELS
 
 SIZES = st.integers(1, 9)
@@ -25,7 +26,8 @@ def test_the_parts_sum_up(config: ModelConfig, sizes: tuple[int, int, int], head
     assert counted.embedding == V * C
     assert counted.position == N * C
     assert counted.attention == L * (qkv + H * D * C + C)
-    assert counted.mlp == L * (2 * C * d_ff + d_ff + C)
+    widths = 2 if config.activation in GATES else 1  # of what the MLP's first matrix gives, in d_ff
+    assert counted.mlp == L * ((widths + 1) * C * d_ff + (widths * d_ff + C) * config.bias_ffn)
     assert counted.norm == (2 * L + config.final_norm) * vectors * C
     assert counted.head == (0 if config.tied_embeddings else V * C) + V * config.bias_lm_head
     assert counted.non_embedding == counted.attention + counted.mlp + counted.norm

@@ -59,7 +59,7 @@ def test_exactly_one_rule(scheme: str) -> None:
                 inner = nn.ModuleDict({"mlp": nn.ModuleDict({"up": nn.Linear(2, 2, bias=False)})})
                 model.add_module(name, inner if what == "2 rules" else nn.PReLU())
             with pytest.raises(AssertionError, match=rf"{name}.*{what}"):
-                initialise(model, n_layers=3, seed=0, scheme=scheme)
+                initialise(model, WIDE, seed=0, scheme=scheme)
 
 
 def test_gpt2() -> None:

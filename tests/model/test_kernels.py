@@ -81,7 +81,7 @@ def test_the_mask() -> None:
     q_pos, k_pos = torch.tensor([[1, 2], [0, 5]]), torch.tensor([[0, 1, 2], [5, 4, 0]])
     valid = torch.tensor([[True, True, True], [True, False, True]])
     for given in (None, valid):
-        seen = mask(q_pos, k_pos, given)
+        seen = mask(q_pos, k_pos, valid=given)
         assert not seen.causal and seen.allowed is not None and seen.allowed.shape == (2, 1, 2, 3)
         for b in range(2):
             for t in range(2):

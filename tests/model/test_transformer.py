@@ -12,7 +12,7 @@ from gptlab.config import ModelConfig
 from gptlab.model import kernels
 from gptlab.model.cache import Cache
 from gptlab.model.transformer import Transformer, build
-from gptlab.registry import ACTIVATIONS, NORMS, POSITIONS, RESIDUALS
+from gptlab.registry import ACTIVATIONS, NORMS
 from tests.model import plain
 from tests.model.plain import CONFIGS, error, random_ids, random_model
 
@@ -45,11 +45,6 @@ def test_every_norm_and_activation(norm: str, activation: str) -> None:
     for length in (1, 4):
         ids = random_ids(config, 1, length)
         assert error(model(ids).detach()[0], plain.plain_logits(config, weights, ids[0].tolist())) < ROUNDING
-
-
-def test_the_plain_twin_knows_every_part() -> None:
-    """Positions and residual layouts that the twin lacks are not tested above: it must learn them first."""
-    assert set(POSITIONS) == {"learned"} and set(RESIDUALS) == {"pre"}
 
 
 @each_kernel

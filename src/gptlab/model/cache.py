@@ -10,7 +10,10 @@ from gptlab.config import ModelConfig
 
 
 class Cache:
-    """Room for `size` tokens in every layer, filled from the left; one position table for all layers."""
+    """Room for `size` tokens in every layer, filled from the left; one position table for all layers.
+
+    For an encoder-decoder it also keeps what the decoder's layers made of the source, once that was read.
+    """
 
     def __init__(
         self,
@@ -27,8 +30,16 @@ class Cache:
         self.v = torch.zeros(shape, device=device, dtype=dtype)
         self.k_pos = torch.zeros(batch, size, dtype=torch.long, device=device)
         self.valid = torch.zeros(batch, size, dtype=torch.bool, device=device)
-        self.size, self.length = size, 0
+        self.size = size
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all tokens, and the source."""
+        self.length = 0
         self.padded = False  # whether any held token is padding
+        self.prefix: Tensor | None = None  # (B,), of the tokens held
+        self.cross: dict[int, tuple[Tensor, Tensor]] = {}  # layer -> k and v of the source
+        self.source_valid: Tensor | None = None
 
     def begin(self, positions: Tensor, valid: Tensor | None) -> None:
         """Make room for T tokens in all layers; ValueError if there is none. positions (B or 1, T)."""
@@ -45,6 +56,3 @@ class Cache:
         self.k[layer, :, :, self.start : self.length] = k
         self.v[layer, :, :, self.start : self.length] = v
         return self.k[layer, :, :, : self.length], self.v[layer, :, :, : self.length]
-
-    def clear(self) -> None:
-        self.length, self.padded = 0, False

@@ -10,11 +10,11 @@ from gptlab.model.transformer import Transformer
 
 # part -> names of its parameters
 PARTS = {
-    "embedding": ("embedding",),
-    "position": ("position.*",),
-    "attention": ("blocks.*.attention.*",),
-    "mlp": ("blocks.*.mlp.*",),
-    "norm": ("norm.*", "blocks.*.norms.*"),
+    "embedding": ("embedding", "embedding_in.*", "embedding_out.*"),
+    "position": ("position.weight", "query"),
+    "attention": ("*blocks.*.attention.*", "*blocks.*.cross.*", "*position.buckets"),
+    "mlp": ("*blocks.*.mlp.*",),
+    "norm": ("norm.*", "embedding_norm.*", "encoder.norm.*", "encoder.embedding_norm.*", "*blocks.*.norms.*"),
     "head": ("head", "head_bias"),
 }
 

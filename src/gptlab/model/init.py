@@ -5,11 +5,12 @@ A parameter's draw does not depend on which others there are, nor on the order i
 
 import fnmatch
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
+from gptlab.config import ModelConfig
 from gptlab.registry import unknown
 from gptlab.seeds import key
 
@@ -29,50 +30,72 @@ def fan_in(gain: float) -> Draw:
     return lambda p, g: p.normal_(0.0, gain / math.sqrt(p.shape[-1]), generator=g)
 
 
-VECTORS: dict[str, Draw] = {"*bias": constant(0.0), "*norm*.weight": constant(1.0)}
+def rules(config: ModelConfig, scheme: str) -> dict[str, Draw]:
+    """Pattern of a parameter's name -> how it is drawn.
 
+    gpt2: N(0, 0.02), and N(0, 0.02 / sqrt(2 layers)) for the projections onto the residual stream, since each layer
+    adds two branches whose variances add up (Radford et al. 2019, section 2.3).
 
-def gpt2(n_layers: int) -> dict[str, Draw]:
-    """N(0, 0.02), and N(0, 0.02 / sqrt(2 layers)) for the projections onto the residual stream.
-
-    Radford et al. 2019, section 2.3: each layer adds two branches, whose variances add up.
+    scaled: matrices by fan-in, whatever the width; projections onto the residual stream start at zero, so that a new
+    block passes its input on unchanged (Zhang et al. 2019, arXiv 1901.09321). Tables as in gpt2: a tied head of larger
+    rows would begin by predicting that every token repeats itself.
     """
-    return VECTORS | {
-        "embedding": normal(0.02),
-        "head": normal(0.02),
-        "position.weight": normal(0.02),
-        "*attention.qkv.weight": normal(0.02),
-        "*mlp.up.weight": normal(0.02),
-        "*attention.out.weight": normal(0.02 / math.sqrt(2 * n_layers)),
-        "*mlp.down.weight": normal(0.02 / math.sqrt(2 * n_layers)),
-    }
-
-
-def scaled(n_layers: int) -> dict[str, Draw]:
-    """Matrices by fan-in, whatever the width; projections onto the residual stream start at zero, so that a new
-    block passes its input on unchanged (Zhang et al. 2019, arXiv 1901.09321). Tables as in gpt2: a tied head of
-    larger rows would begin by predicting that every token repeats itself."""
-    return gpt2(n_layers) | {
-        "*attention.qkv.weight": fan_in(1.0),
-        "*mlp.up.weight": fan_in(1.0),
-        "*attention.out.weight": constant(0.0),
-        "*mlp.down.weight": constant(0.0),
-    }
-
-
-SCHEMES = {"gpt2": gpt2, "scaled": scaled}
-
-
-def initialise(model: nn.Module, *, n_layers: int, seed: int, scheme: str = "gpt2") -> None:
-    """Draw all parameters; ValueError for an unknown scheme, AssertionError for a parameter without one rule."""
     if scheme not in SCHEMES:
         raise unknown("initialisation", scheme, SCHEMES)
-    rules = SCHEMES[scheme](n_layers)
+    inner, outer = normal(0.02), normal(0.02 / math.sqrt(2 * (config.n_layers + config.n_encoder_layers)))
+    if scheme == "scaled":
+        inner, outer = fan_in(1.0), constant(0.0)
+    # Where the architecture makes logits small by a factor, the table makes up for it (PaLM and T5 begin with N(0, 1)).
+    table = normal(0.02 if config.logit_scale == 1 else 1.0)
+    return {
+        "*bias": constant(0.0),
+        "*norm*.weight": constant(1.0),
+        "embedding": table,
+        "head": table,
+        "query": normal(0.02),
+        "position.weight": normal(0.02),
+        "*position.buckets": normal(0.02),
+        "embedding_in.weight": fan_in(1.0),
+        "embedding_out.weight": fan_in(1.0),
+        "*attention.qkv.weight": inner,
+        "*cross.qkv.weight": inner,
+        "*relative.weight": inner,
+        "*mlp.up.weight": inner,
+        "*attention.out.weight": outer,
+        "*cross.out.weight": outer,
+        "*mlp.down.weight": outer,
+    }
+
+
+SCHEMES = ("gpt2", "scaled")
+
+
+def initialise(model: nn.Module, config: ModelConfig, *, seed: int, scheme: str = "gpt2") -> None:
+    """Draw all parameters; ValueError for an unknown scheme, AssertionError for a parameter without one rule."""
+    drawn = rules(config, scheme)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            matching = [pattern for pattern in rules if fnmatch.fnmatchcase(name, pattern)]
+            matching = [pattern for pattern in drawn if fnmatch.fnmatchcase(name, pattern)]
             assert len(matching) == 1, f"parameter {name} has {len(matching)} rules: {matching}"
             if parameter.is_meta:
                 continue
             generator = torch.Generator().manual_seed(key(seed, "init", name))  # on the CPU: the same draw everywhere
-            parameter.copy_(rules[matching[0]](torch.empty(parameter.shape), generator))
+            parameter.copy_(drawn[matching[0]](torch.empty(parameter.shape), generator))
+        for name, parameter in model.named_parameters():
+            for part, gain in gains(name, parameter, config):
+                part.mul_(gain)
+
+
+def gains(name: str, parameter: Tensor, config: ModelConfig) -> Iterator[tuple[Tensor, float]]:
+    """What an architecture draws smaller than the scheme says: parts of a parameter, and by which factor."""
+    q, kv = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    if name.endswith("qkv.weight") and config.attention_scale == "none":
+        # Scores that are not divided by sqrt(D): the queries are drawn so much smaller (T5).
+        yield parameter[:q], config.head_dim**-0.5
+    if config.norm_placement == "post-deepnorm":
+        # Wang et al. 2022, arXiv 2203.00555: (2 layers)^-1/2 on values, attention outputs and MLPs (GLM-130B's form).
+        gain = (2 * config.n_layers) ** -0.5
+        if name.endswith("qkv.weight"):
+            yield parameter[q + kv :], gain
+        elif name.endswith((".out.weight", "mlp.up.weight", "mlp.down.weight")):
+            yield parameter, gain

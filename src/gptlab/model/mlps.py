@@ -1,4 +1,8 @@
-"""The MLP of a block, and the activations between its two projections."""
+"""The MLP of a block, and the activations between its two projections.
+
+A gated activation takes twice the width that it gives: the first half is the gate, the second what it lets through
+(Shazeer 2020, arXiv 2002.05202).
+"""
 
 from collections.abc import Callable
 
@@ -21,14 +25,44 @@ def gelu_tanh(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 
 
+def relu_squared(x: Tensor) -> Tensor:
+    """max(x, 0)^2. So et al. 2021, arXiv 2109.08668."""
+    return F.relu(x).square()
+
+
+def swiglu(x: Tensor) -> Tensor:
+    """gate sigmoid(gate) * value"""
+    gate, value = x.chunk(2, -1)
+    return F.silu(gate) * value
+
+
+def geglu(x: Tensor) -> Tensor:
+    """GELU(gate) * value"""
+    gate, value = x.chunk(2, -1)
+    return F.gelu(gate) * value
+
+
+def geglu_tanh(x: Tensor) -> Tensor:
+    """The same with the tanh form of GELU."""
+    gate, value = x.chunk(2, -1)
+    return F.gelu(gate, approximate="tanh") * value
+
+
+GATED = (swiglu, geglu, geglu_tanh)
+
+
 class MLP(nn.Module):
-    """down(activation(up(x))): (B, T, C) -> (B, T, C) by way of d_ff."""
+    """down(activation(up(x))): (B, T, C) -> (B, T, C) by way of d_ff.
+
+    `up` holds gate and value, one below the other, where the activation is gated.
+    """
 
     def __init__(
         self, *, d_model: int, d_ff: int, activation: Callable[[Tensor], Tensor], bias: bool, dropout: float
     ) -> None:
         super().__init__()
-        self.up = nn.Linear(d_model, d_ff, bias)
+        self.sections: tuple[int, ...] = (d_ff, d_ff) if activation in GATED else (d_ff,)
+        self.up = nn.Linear(d_model, sum(self.sections), bias)
         self.down = nn.Linear(d_ff, d_model, bias)
         self.activation = activation
         self.dropout = nn.Dropout(dropout)

@@ -27,6 +27,17 @@ class LayerNorm(Norm):
         return F.layer_norm(x, (self.d_model,), self.weight, self.bias, self.eps)
 
 
+class RMSNorm(Norm):
+    """x / sqrt(mean(x^2) + eps) * weight, without centring. Zhang and Sennrich 2019, arXiv 1910.07467.
+
+    A bias is added where the configuration asks for one; no published model has it.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = F.rms_norm(x, (self.d_model,), self.weight, self.eps)
+        return normed if self.bias is None else normed + self.bias
+
+
 class SeedLayerNorm(Norm):
     """(x - mean) / (std + eps) * weight + bias, std with divisor C - 1: github wmelo52/GPTLab, nanoGPT.py."""
 

@@ -97,6 +97,12 @@ def prompt_ids(tokenizer: Tokenizer, text: str) -> np.ndarray:
     return tokenizer.encode(text)
 
 
+def within(tokenizer: Tokenizer, text: str) -> np.ndarray:
+    """The ids of white space as it is encoded before a word: at the end of a text it may be merged otherwise."""
+    ids = tokenizer.encode(text + "A")
+    return ids[: len(ids) - len(tokenizer.encode("A"))]
+
+
 def without(text: str, characters: Iterable[str]) -> str:
     """The text less some characters."""
     return text.translate(dict.fromkeys(map(ord, characters)))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gptlab.model.transformer import Transformer
 from gptlab.text.batches import windows
-from gptlab.training.loss import summed
+from gptlab.training.loss import IGNORED, summed
 
 CHUNK = 8192  # tokens that are evaluated at once: bounds memory, not the result
 
@@ -94,17 +94,24 @@ def story_nats(
     What comes before the first token of a story is the separator alone, so the sum is comparable with the stories'
     own surprisal. A story that is longer than the context is read by a sliding window, and loses what that forgets.
     """
+    was_training = model.training
+    model.eval()
     total = 0.0
-    for story in stories:
-        row = np.concatenate([separator, story, separator])
-        given = len(separator) - 1  # of the predicted tokens, these belong to the separator in front
-        if len(row) - 1 > model.context:
-            total += sliding_nats(model, row)[0]
-            if given:
-                total -= sliding_nats(model, separator)[0]
-            continue
-        ids = torch.from_numpy(row.astype(np.int64))[None]
-        total += nats(model, ids[:, :-1], ids[:, 1:], last=len(row) - 1 - given)
+    given = len(separator) - 1  # of the predicted tokens, these belong to the separator in front
+    rows = [np.concatenate([separator, story, separator]) for story in stories]
+    for row in (row for row in rows if len(row) - 1 > model.context):
+        total += sliding_nats(model, row)[0]
+        if given:
+            total -= sliding_nats(model, separator)[0]
+    # Side by side, the shorter ones filled up behind their end, where no earlier token looks.
+    fitting = sorted((row for row in rows if len(row) - 1 <= model.context), key=len)
+    at_once = max(1, CHUNK // model.context)
+    for group in (fitting[i : i + at_once] for i in range(0, len(fitting), at_once)):
+        x, y = np.zeros((len(group), len(group[-1]) - 1), np.int64), np.full((len(group), len(group[-1]) - 1), IGNORED)
+        for i, row in enumerate(group):
+            x[i, : len(row) - 1], y[i, given : len(row) - 1] = row[:-1], row[given + 1 :]
+        total += nats(model, torch.from_numpy(x), torch.from_numpy(y))
+    model.train(was_training)
     return total
 
 

@@ -9,9 +9,10 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -96,8 +97,14 @@ class Trainer:
         train_ids: NDArray[np.unsignedinteger],
         val_ids: NDArray[np.unsignedinteger],
         config: TrainConfig,
+        *,
+        starts: NDArray[np.int64] | None = None,
+        measures: Mapping[str, Callable[[Transformer], float]] = MappingProxyType({}),
     ) -> None:
+        """starts: where training windows may begin, by default anywhere; measures: what else an evaluation records,
+        by name, beside the validation loss."""
         self.model, self.train_ids, self.val_ids, self.config = model, train_ids, val_ids, config
+        self.starts, self.measures = starts, measures
         self.device = model.embedding.device
         self.optimizer: Optimizer = OPTIMIZERS[config.optimizer](model, config)
 
@@ -107,7 +114,12 @@ class Trainer:
         x, y = (
             torch.from_numpy(a).to(self.device, non_blocking=True)
             for a in windows(
-                self.train_ids, count=config.batch, context=self.model.context, seed=config.seed, step=step
+                self.train_ids,
+                count=config.batch,
+                context=self.model.context,
+                seed=config.seed,
+                step=step,
+                starts=self.starts,
             )
         )
         rows = config.batch // config.accumulate
@@ -131,7 +143,7 @@ class Trainer:
     def measure(self, minutes: float, *, seconds: float = 3.0) -> int:
         """How many steps fit into `minutes`, evaluations included, by trying some on a copy."""
         began = time.perf_counter()
-        trial = Trainer(copy.deepcopy(self.model), self.train_ids, self.val_ids, self.config)
+        trial = Trainer(copy.deepcopy(self.model), self.train_ids, self.val_ids, self.config, starts=self.starts)
         trial.model.train()
         done, started = 0, began
         while done < 5 or time.perf_counter() - started < min(seconds, minutes * 6):
@@ -197,7 +209,7 @@ class Trainer:
                 run.save_weights(self.model)
             else:
                 counters.evaluations_since_best += 1
-            entry = record(val_loss=loss)
+            entry = record(val_loss=loss, **{name: measure(self.model) for name, measure in self.measures.items()})
             for listener in listeners:
                 listener.evaluated(entry, self.model)
 

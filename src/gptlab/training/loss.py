@@ -6,10 +6,13 @@ B batch, T tokens, V vocabulary.
 import torch.nn.functional as F
 from torch import Tensor
 
+IGNORED = -100  # a target that is none: padding, or what a task gives and does not ask
+
 
 def summed(logits: Tensor, targets: Tensor) -> Tensor:
-    """The sum over all positions of -ln softmax(logits)[target], a scalar; logits (B, T, V), targets (B, T).
+    """The sum over all positions of -ln softmax(logits)[target], a scalar; logits (B, T, V), targets (B, T), those
+    that are IGNORED left out.
 
     A sum, for the caller divides by the number of targets of the whole step, over micro-batches together.
     """
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")

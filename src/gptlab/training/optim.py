@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gptlab.config import TrainConfig
 from gptlab.model.attention import Attention
+from gptlab.model.mlps import MLP
 
 Named = dict[str, nn.Parameter]
 
@@ -62,7 +63,7 @@ class Muon:
     """Momentum, then the nearest semi-orthogonal matrix as the step. Jordan et al. 2024, kellerjordan.github.io.
 
     Equal shapes are stacked and orthogonalised together: a few batched products instead of many small ones.
-    The rows of q, k and v, which are one parameter, are orthogonalised apart. A step is
+    The rows of q, k and v, or of gate and value, which are one parameter, are orthogonalised apart. A step is
     lr sqrt(max(1, rows / columns)) times the orthogonal matrix.
     """
 
@@ -153,9 +154,14 @@ def adamw(model: nn.Module, config: TrainConfig) -> Optimizer:
 def muon(model: nn.Module, config: TrainConfig) -> Optimizer:
     """Muon at `lr` on the matrices inside blocks, AdamW at `lr_adam` on tables, gains and biases."""
     named = dict(model.named_parameters())
-    matrices = {name: p for name, p in named.items() if p.ndim == 2 and name.startswith("blocks.")}
+    matrices = {name: p for name, p in named.items() if p.ndim == 2 and "blocks." in name}
     others = {name: p for name, p in named.items() if name not in matrices}
-    sections = {f"{name}.qkv.weight": m.sections for name, m in model.named_modules() if isinstance(m, Attention)}
+    sections: dict[str, tuple[int, ...]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, Attention):
+            sections[f"{name}.qkv.weight"] = module.sections
+        elif isinstance(module, MLP):
+            sections[f"{name}.up.weight"] = module.sections
     return Both(
         [
             Muon(matrices, sections=sections, lr=config.lr, momentum=config.momentum, decay=config.weight_decay),

@@ -8,9 +8,12 @@ from gptlab.model.positions.base import Position
 
 
 class Learned(Position):
-    def __init__(self, *, context: int, d_model: int) -> None:
+    """x + table[position + offset]; OPT's offset is 2, and its first two rows are not used."""
+
+    def __init__(self, *, context: int, d_model: int, position_offset: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(context, d_model))
+        self.offset = position_offset
+        self.weight = nn.Parameter(torch.empty(context + position_offset, d_model))
 
     def embed(self, x: Tensor, pos: Tensor) -> Tensor:
-        return x + F.embedding(pos, self.weight)
+        return x + F.embedding(pos + self.offset, self.weight)
