@@ -118,7 +118,9 @@ def test_the_guide_speaks_the_readers_language(folder: Path) -> None:
     assert "un laboratoire" in gptlab("--lang", "fr", cwd=folder).stdout
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "import", "runs", "corpora", "models"])
+@pytest.mark.parametrize(
+    "command", ["train", "sample", "evaluate", "report", "compare-runs", "import", "runs", "corpora", "models"]
+)
 def test_help_needs_no_torch(folder: Path, command: str) -> None:
     """Every command explains every option, and to do so imports neither torch nor numpy."""
     code = (

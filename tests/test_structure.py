@@ -19,9 +19,10 @@ LAYERS = [
     {"__init__", "__main__"},  # the doors: public names and `python -m gptlab`
     {"cli"},
     {"teach"},
-    {"report", "experiments", "bench"},
+    {"experiments", "bench"},
     {"lab"},
-    {"training", "finetune", "generate", "lens"},
+    {"report"},
+    {"training", "finetune", "generate", "lens", "doctor"},
     {"run"},
     {"convert", "presets"},
     {"text"},

@@ -19,7 +19,8 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from gptlab import config
-from gptlab.messages import LANGUAGES, language, say
+from gptlab.messages import LANGUAGES, duration, language, say
+from gptlab.presets import settings_for
 
 T = TypeVar("T")
 Lang = Annotated[str | None, arg(metavar="{" + ",".join(LANGUAGES) + "}")]
@@ -46,7 +47,7 @@ def train(argv: list[str]) -> int:
         path = Path(out) if out else latest_run()
         saved = Run(path).train_config if (path / "config.toml").is_file() else None
     # The recipe's own numbers, or the run's, are the defaults that --help shows.
-    base = saved or config.recipe(option(argv, "--recipe") or "default")
+    base = saved or settings_for(option(argv, "--recipe") or "default", option(argv, "--preset"))
     args = parse("train", Train, argv, Train(**base.to_dict()))
     lang = language(args.lang)
     given = {
@@ -54,10 +55,10 @@ def train(argv: list[str]) -> int:
         for f in dataclasses.fields(config.TrainConfig)
         if getattr(args, f.name) != getattr(base, f.name)
     }
-    given.setdefault("recipe", base.recipe)
+    given |= {"recipe": base.recipe, "preset": args.preset}
 
     from gptlab import lab
-    from gptlab.training.log import Display, duration
+    from gptlab.training.log import Display
 
     display = Display(lang, quiet=args.quiet)
     try:
@@ -76,8 +77,15 @@ def train(argv: list[str]) -> int:
     elif outcome.resumed_at == outcome.steps:
         display.said("already", command=f"{go_on} --steps {2 * outcome.steps}", **numbers)
     else:
-        display.said("finished", time=duration(outcome.seconds), **numbers)
+        display.said("finished", time=duration(outcome.seconds, lang), **numbers)
+    if told := [m for m in run.metrics() if "story_loss" in m]:
+        loss, floor = told[-1]["story_loss"], run.text["floor"]
+        display.said("stories", loss=loss, floor=floor, above=100 * (loss / floor - 1))
+        if not run.text["context_holds_stories"]:
+            display.said("out_of_reach", context=run.model_config.context)
     display.said("saved", run=run.path, command=f"gptlab sample {run.path}")
+    if run.report.is_file():
+        display.said("report", path=run.report)
     print(json.dumps({"run": str(run.path), "step": outcome.best_step, "val_loss": outcome.best_loss}))
     return 130 if outcome.reason == "interrupted" else 0
 
@@ -104,12 +112,11 @@ def sample(argv: list[str]) -> int:
     lang = language(args.lang)
 
     from gptlab import lab
-    from gptlab.generate.generate import generate
 
     loaded = lab.load(run, device=args.device)
 
     def write(prompt: str) -> None:
-        stream = generate(loaded.model, loaded.tokenizer, prompt, args.how, n=args.samples)
+        stream = loaded.samples(prompt, args.how, n=args.samples)
         if args.json:
             samples = {i: s for i, _, s in stream}
             found = [
@@ -197,6 +204,57 @@ def evaluate(argv: list[str]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write a run's report: one page to read, to keep and to print, in RUN/report.html."""
+
+    run: Annotated[Positional[str | None], arg(metavar="[RUN]")] = None  # default: the latest run
+    open: bool = False  # show it in the browser
+    lang: Lang = None  # the language of the page; default the locale's
+
+
+def report(argv: list[str]) -> int:
+    args = parse("report", Report, argv)
+    lang = language(args.lang)
+
+    from gptlab import lab
+    from gptlab.report import page
+    from gptlab.run import Run
+
+    return written(page.write(Run(lab.find(args.run)), lang), lang, args.open)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRuns:
+    """Write one page with several runs side by side: curves, numbers, settings, samples."""
+
+    runs: Annotated[Positional[tuple[str, ...]], arg(name="RUN", metavar="RUN [RUN ...]")]  # two or more
+    out: Path = Path("runs/compare.html")  # the page to write
+    open: bool = False  # show it in the browser
+    lang: Lang = None  # the language of the page; default the locale's
+
+
+def compare_runs(argv: list[str]) -> int:
+    args = parse("compare-runs", CompareRuns, argv)
+    lang = language(args.lang)
+
+    from gptlab import lab
+    from gptlab.report import page
+    from gptlab.run import Run
+
+    return written(page.compare([Run(lab.find(run)) for run in args.runs], lang, args.out), lang, args.open)
+
+
+def written(path: Path, lang: str, show: bool) -> int:
+    """Say where a page is, and show it in the browser if that is wanted."""
+    print(say("report", lang, path=path))
+    if show:
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Import:
     """Make a run of a model from elsewhere: a checkpoint folder of the old GPTLab."""
 
@@ -216,6 +274,36 @@ def import_(argv: list[str]) -> int:
     parameters = count(run.model_config).total
     print(say("imported", lang, run=run.path, parameters=parameters, command=f"gptlab sample {run.path}"))
     return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """Look at this machine: its speed, whether it computes rightly, what training will use. Status 1: it is unwell."""
+
+    json: bool = False  # one JSON object: rates in GFLOP/s, sizes in bytes
+    lang: Lang = None  # the language of what is said; default the locale's
+
+
+def doctor(argv: list[str]) -> int:
+    args = parse("doctor", Doctor, argv)
+    lang = language(args.lang)
+
+    from gptlab.doctor import examine
+
+    report = examine()
+    if args.json:
+        print(json.dumps(report.to_dict(), ensure_ascii=False))
+        return 1 if report.findings else 0
+    table(report.rows(lang))
+    print()
+    if report.findings:
+        print(say("what_is_wrong", lang))
+        for finding in report.findings:
+            print(f"- {finding.told(lang)}")
+    else:
+        print(say("all_well", lang))
+    print(report.verdict(lang))
+    return 1 if report.findings else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,7 +375,10 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "sample": sample,
     "evaluate": evaluate,
+    "report": report,
+    "compare-runs": compare_runs,
     "import": import_,
+    "doctor": doctor,
     "runs": runs,
     "corpora": corpora,
     "models": models,

@@ -177,6 +177,10 @@ class ModelConfig(Config):
                 f"n_encoder_layers is {self.n_encoder_layers} and category {self.category!r}: an encoder-decoder has "
                 "encoder layers, and nothing else has"
             )
+        if self.query_layer and self.n_encoder_layers:
+            raise ValueError(
+                "query_layer asks by position alone, and an encoder-decoder also asks its source: choose one"
+            )
         if self.category != "causal" and self.position == "transformer-xl-relative":
             raise ValueError(f"transformer-xl-relative has no positions ahead, which category {self.category!r} needs")
         if self.position == "t5-relative":
@@ -190,12 +194,9 @@ class ModelConfig(Config):
                     f"rope turns pairs of dimensions: head_dim {self.head_dim} * rope_fraction {self.rope_fraction:g} "
                     f"is {turned}, which is not an even number from 2 to head_dim"
                 )
-        for name, (field_name, value) in OWNERS.items():
-            if getattr(self, name) != DEFAULTS[name] and getattr(self, field_name) != value:
-                raise ValueError(
-                    f"{name} belongs to {field_name} {value!r}; this model has {field_name} "
-                    f"{getattr(self, field_name)!r}"
-                )
+        for name, (owner, part) in OWNERS.items():
+            if getattr(self, name) != DEFAULTS[name] and getattr(self, owner) != part:
+                raise ValueError(f"{name} belongs to {owner} {part!r}; this model has {owner} {getattr(self, owner)!r}")
 
     def derived(self) -> dict[str, int]:
         """The widths that follow from the others where nobody says otherwise."""

@@ -6,26 +6,33 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gptlab import runtime
-from gptlab.config import ModelConfig, SampleConfig, TrainConfig, recipe
+from gptlab import doctor, runtime
+from gptlab.config import ModelConfig, SampleConfig, TrainConfig
 from gptlab.convert import seed
-from gptlab.generate.generate import generate
+from gptlab.generate.generate import PARAGRAPHS, Sample, generate
+from gptlab.messages import language
 from gptlab.model.transformer import Transformer, build
-from gptlab.presets import preset
+from gptlab.presets import preset, settings_for
+from gptlab.report import page
 from gptlab.run import Run, latest_run, load_weights
 from gptlab.text import corpora
+from gptlab.text.batches import occurrences
 from gptlab.text.fables import corpus as fables
-from gptlab.text.tokenizer import Tokenizer, prompt_ids
+from gptlab.text.tokenizer import Tokenizer, prompt_ids, within
 from gptlab.training import evaluate
+from gptlab.training.advice import Advice, Adviser
 from gptlab.training.log import Display
 from gptlab.training.loop import DEFAULT_STEPS, Listener, Trainer, resolved
+from gptlab.training.stories import Stories
 
 EXTENDABLE = ("steps", "minutes")  # what may change when a run goes on
+STORIES = 50  # that are read at each evaluation; all of them in `gptlab evaluate`
 SAMPLE = SampleConfig(tokens=160, temperature=0.8)  # written while it trains
 
 
@@ -54,7 +61,7 @@ def train(
         path = Path(out) if out is not None else latest_run()
         if (path / "config.toml").is_file():
             return go_on(Run(path), settings, device, listeners, display)
-    config = recipe(settings.pop("recipe", "default")).but(**settings)
+    config = settings_for(settings.pop("recipe", "default"), settings.get("preset")).but(**settings)
     text = corpora.find(config.corpus)
     for note in text.notes:
         warnings.warn(f"{text.name}: {note}", stacklevel=2)
@@ -64,14 +71,16 @@ def train(
     tokenizer = corpora.make_tokenizer(config.tokenizer, text, config.vocab_size)
     data = corpora.prepare(text, tokenizer)
     corpora.check_length(data, shape.context)
+    stories = stories_of(config.corpus, tokenizer)
     shape = shape.but(vocab_size=tokenizer.vocab_size)
 
     path = new_path(text.name, config.preset) if out is None else Path(out)
     if path.exists() and not resume and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path} is there already: go on with it by --resume, or choose another --out")
     with explained(config, shape, path):
-        model = build(shape, seed=config.seed, init=config.init, dropout=config.dropout).to(runtime.device(device))
-        trainer = Trainer(model, data.train, data.val, config)
+        chosen = machine(device)
+        model = build(shape, seed=config.seed, init=config.init, dropout=config.dropout, kernel=chosen.kernel)
+        trainer = trainer_of(model.to(chosen.device), data, tokenizer, config, stories)
         if display:
             sizes = {"train": len(data.train), "val": len(data.val)}
             display.said(
@@ -87,7 +96,16 @@ def train(
                 display.said("measuring", minutes=config.minutes)
             steps = trainer.measure(config.minutes)
         trainer.config = config = resolved(config, steps=steps or DEFAULT_STEPS)
-        about = {"name": text.name, "sha256": text.sha256, "characters": text.characters}
+        about = {
+            "name": text.name,
+            "sha256": text.sha256,
+            "characters": text.characters,
+            "train_tokens": len(data.train),
+            "val_tokens": len(data.val),
+            "val_characters": data.val_characters,
+        }
+        if stories:
+            about |= {"floor": stories.floor, "context_holds_stories": stories.fit(shape.context)}
         run = Run.create(path, shape, tokenizer, train=config, text=about, environment=runtime.environment())
         with run.lock():
             fit(trainer, run, tokenizer, listeners, display)
@@ -115,9 +133,11 @@ def go_on(
         raise ValueError(f"{saved.corpus} has changed since {run.path} was begun: train a new run on it")
     tokenizer = run.tokenizer()
     data = corpora.prepare(text, tokenizer)
+    stories = stories_of(saved.corpus, tokenizer)
     with explained(saved, run.model_config, run.path), run.lock():
-        model = build(run.model_config, seed=saved.seed, init=saved.init, dropout=saved.dropout)
-        trainer = Trainer(model.to(runtime.device(device)), data.train, data.val, saved)
+        chosen = machine(device)
+        model = build(run.model_config, seed=saved.seed, init=saved.init, dropout=saved.dropout, kernel=chosen.kernel)
+        trainer = trainer_of(model.to(chosen.device), data, tokenizer, saved, stories)
         steps, minutes = settings.get("steps"), settings.get("minutes")
         if minutes is not None and minutes != saved.minutes:
             steps = max(run.states(), default=0) + trainer.measure(minutes)
@@ -131,16 +151,53 @@ def go_on(
     return run
 
 
+def paragraphs(config: TrainConfig | None) -> bool:
+    """Whether a model was trained on texts that begin and end at blank lines."""
+    return config is not None and config.starts == "blank-lines"
+
+
+def stories_of(source: str, tokenizer: Tokenizer) -> Stories | None:
+    """The validation stories of a corpus of fables; None for another text, and where the tokenizer cannot spell them,
+    for then their floor is not that of what is read."""
+    if not corpora.is_fables(source):
+        return None
+    stories = fables.validation(fables.languages(source))
+    return None if tokenizer.unknown("".join(story.text for story in stories)) else Stories(stories, tokenizer)
+
+
+def trainer_of(
+    model: Transformer, data: corpora.Data, tokenizer: Tokenizer, config: TrainConfig, stories: Stories | None
+) -> Trainer:
+    """A trainer whose windows begin where the configuration says, and who measures what the text allows."""
+    starts = None
+    if paragraphs(config):
+        starts = occurrences(data.train, within(tokenizer, PARAGRAPHS))
+        starts = starts[starts < len(data.train) - model.context]
+        if not len(starts):
+            raise ValueError(f"starts is 'blank-lines', and {data.text.name} has none: use --starts anywhere")
+    measures = {"story_loss": partial(stories.loss, first=STORIES)} if stories else {}
+    return Trainer(model, data.train, data.val, config, starts=starts, measures=measures)
+
+
 def fit(
     trainer: Trainer, run: Run, tokenizer: Tokenizer, listeners: Sequence[Listener], display: Display | None
 ) -> None:
     shown = [display] if display else []
-    everyone = [*shown, Sampler(run, tokenizer, trainer.config, display), *listeners]
+
+    def tell(advice: Advice) -> None:
+        if display:
+            display.said(f"advice_{advice.name}", **advice.numbers)
+
+    everyone = [*shown, Adviser(trainer, run, tell), Sampler(run, tokenizer, trainer.config, display), *listeners]
     try:
         trainer.fit(run, everyone)
     finally:
         if display:
             display.close()
+    try:
+        page.write(run, display.lang if display else language())
+    except Exception as error:  # whatever it is, the model is trained and saved
+        warnings.warn(f"the report could not be written: {error!r}. Try `gptlab report {run.path}`", stacklevel=2)
 
 
 class Sampler(Listener):
@@ -159,11 +216,20 @@ class Sampler(Listener):
             return
         training = model.training
         model.eval()
-        text = config.prompt + "".join(t for _, t, _ in generate(model, self.tokenizer, config.prompt, SAMPLE))
+        written = generate(model, self.tokenizer, config.prompt, SAMPLE, paragraphs=paragraphs(config))
+        text = config.prompt + "".join(t for _, t, _ in written)
         model.train(training)
         self.run.add_sample(step, text)
         if self.display:
             self.display.sample(step, text)
+
+
+def machine(device: str) -> doctor.Choice:
+    """The device and the kernel to use; a warning names what was passed over for them, and why."""
+    chosen = doctor.choose(device)
+    for found in chosen.findings:
+        warnings.warn(f"{found.told()} Used instead: {chosen.kernel_name} on {chosen.device}", stacklevel=3)
+    return chosen
 
 
 def new_path(text: str, preset: str) -> Path:
@@ -214,7 +280,8 @@ class Lab:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The measurements of the training, in order: dictionaries with `step`, `seconds`, and a loss or two."""
+        """The measurements of the training, in order: dictionaries with `step`, and a loss or two and `seconds`,
+        or an `advice` and the numbers that it names."""
         return self.run.metrics()
 
     def generate(self, prompt: str = "", *, n: int = 1, stream: bool = False, **settings: Any) -> Any:
@@ -228,11 +295,15 @@ class Lab:
         if stream:
             if n != 1:
                 raise ValueError(f"stream yields one sample, not {n}")
-            return (text for _, text, _ in generate(self.model, self.tokenizer, prompt, config))
+            return (text for _, text, _ in self.samples(prompt, config))
         texts = [""] * n
-        for i, text, _ in generate(self.model, self.tokenizer, prompt, config, n=n):
+        for i, text, _ in self.samples(prompt, config, n=n):
             texts[i] += text
         return texts[0] if n == 1 else texts
+
+    def samples(self, prompt: str, config: SampleConfig, *, n: int = 1) -> Iterator[tuple[int, str, Sample]]:
+        """(which sample, new text, the sample) as it is written; see generate.generate."""
+        return generate(self.model, self.tokenizer, prompt, config, n=n, paragraphs=paragraphs(self.run.train_config))
 
     def loss(self, text: str, *, per: str = "token", stride: int | None = None) -> float:
         """Nats per token ("char", "byte") of a text read from its start by a sliding window.
@@ -255,7 +326,8 @@ def load(run: str | Path | None = None, *, device: str = "auto") -> Lab:
     Raises ValueError if there is no such run, or a file of it is missing or damaged.
     """
     found = Run(find(run))
-    return Lab(found, found.model(runtime.device(device)), found.tokenizer())
+    chosen = machine(device)
+    return Lab(found, found.model(chosen.device, kernel=chosen.kernel), found.tokenizer())
 
 
 def find(run: str | Path | None) -> Path:
@@ -282,7 +354,6 @@ def evaluate_on(lab: Lab, source: str | Path | None, *, windows: int, limit: int
     data = corpora.prepare(text, lab.tokenizer, whole=not own)
     ids = data.val if own else data.train
     loss = lab.text_loss(ids, limit=limit)
-    beside_floor = against_floor(lab, str(source)) if corpora.is_fables(str(source)) else {}
     fits = len(ids) > lab.model.context
     return {
         "run": str(run.path),
@@ -295,27 +366,21 @@ def evaluate_on(lab: Lab, source: str | Path | None, *, windows: int, limit: int
         "bits_per_byte": loss.per("byte") / math.log(2),
         "tokens": loss.tokens,
         "limited": loss.tokens < len(ids) - 1,
-        **beside_floor,
+        **against_floor(lab, str(source)),
     }
 
 
 def against_floor(lab: Lab, source: str) -> dict[str, Any]:
-    """On a corpus of fables: nats per character of whole validation stories, beside the least that is possible.
-
-    Nothing where the tokenizer cannot spell the stories, for then their floor is not that of what is read.
-    """
-    stories = fables.validation(fables.languages(source))
-    if lab.tokenizer.unknown("".join(story.text for story in stories)):
+    """On a corpus of fables: nats per character of whole validation stories, beside the least that is possible."""
+    stories = stories_of(source, lab.tokenizer)
+    if stories is None:
         return {}
-    ids = [lab.tokenizer.encode(story.text) for story in stories]
-    separator = lab.tokenizer.encode(fables.SEPARATOR)
-    characters = sum(len(story.text) + len(fables.SEPARATOR) for story in stories)
-    loss, floor = evaluate.story_nats(lab.model, ids, separator) / characters, fables.floor(stories)
+    loss = stories.loss(lab.model)
     return {
         "story_loss": loss,
-        "floor": floor,
-        "excess": loss - floor,
-        "context_holds_stories": max(map(len, ids)) + 2 * len(separator) - 1 <= lab.model.context,
+        "floor": stories.floor,
+        "excess": loss - stories.floor,
+        "context_holds_stories": stories.fit(lab.model.context),
     }
 
 

@@ -6,6 +6,8 @@
     state/STEP/            the last two states to resume from, each with checksums
     metrics.jsonl          a line per measurement
     samples/STEP.txt       what the model wrote on the way
+    sections/NAME/         what experiments found out, for the report
+    report.html            all of it as a page to read and to print
     environment.json       versions, machine, command
 
 Everything is written whole or not at all, and nothing is ever unpickled.
@@ -31,6 +33,7 @@ from torch import Tensor, nn
 
 from gptlab import files
 from gptlab.config import ModelConfig, TrainConfig
+from gptlab.model.kernels import Kernel, sdpa
 from gptlab.model.transformer import Transformer, build
 from gptlab.text import tokenizer as tokenizers
 from gptlab.text.tokenizer import Tokenizer
@@ -63,7 +66,7 @@ class Run:
             self.train_config = TrainConfig.read(table["train"]) if "train" in table else None
         except (ValueError, KeyError) as error:
             raise ValueError(f"{config} is damaged: {error}") from None
-        self.text: dict[str, Any] = table.get("text", {})  # name, sha256, characters of the training text
+        self.text: dict[str, Any] = table.get("text", {})  # name, sha256, characters, tokens of the training text
 
     @classmethod
     def create(
@@ -89,6 +92,10 @@ class Run:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
 
     def set_train_config(self, config: TrainConfig) -> None:
         """Put another training configuration in the place of the old one, as when a run is extended."""
@@ -128,12 +135,12 @@ class Run:
         with files.write_whole(self.path / "model.safetensors") as temporary:
             save_tensors(tensors(model), temporary)
 
-    def model(self, device: torch.device | None = None) -> Transformer:
+    def model(self, device: torch.device | None = None, *, kernel: Kernel = sdpa) -> Transformer:
         """The model with its best weights, in evaluation mode."""
         path = self.path / "model.safetensors"
         if not path.is_file():
             raise ValueError(f"{path} does not exist: this run was stopped before its first weights were saved")
-        model = build(self.model_config)
+        model = build(self.model_config, kernel=kernel)
         load_weights(model, load_tensors(path), path)
         return model.to(device) if device else model
 
@@ -191,6 +198,37 @@ class Run:
 
     def add_sample(self, step: int, text: str) -> None:
         files.write_text(self.path / "samples" / f"{step}.txt", text)
+
+    def samples(self) -> list[tuple[int, str]]:
+        """What the model wrote while it trained: (step, text), in order."""
+        paths = [path for path in (self.path / "samples").glob("*.txt") if path.stem.isdigit()]
+        return sorted((int(path.stem), path.read_text(encoding="utf-8")) for path in paths)
+
+    def environment(self) -> dict[str, Any]:
+        """Versions, machine and command of the training's beginning; empty where none was recorded."""
+        path = self.path / "environment.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    # Sections of the report
+
+    def add_section(self, name: str, section: dict[str, Any]) -> None:
+        """Leave a section for the report: {"order": int, "title": {lang: text}, "blocks": [block, …]}.
+
+        A block is one of
+            {"kind": "text", "text": {lang: text}}
+            {"kind": "figure", "file": "x.svg" or "x.png", "caption": {lang: text}, "alt": {lang: text}}
+            {"kind": "table", "head": {lang: [cell, …]}, "rows": [[cell, …], …]}
+            {"kind": "html", "file": "x.html"}
+        where a file lies in sections/NAME/, and is there already.
+        """
+        text = json.dumps(section, indent=2, ensure_ascii=False) + "\n"
+        files.write_text(self.path / "sections" / name / "section.json", text)
+
+    def sections(self) -> list[tuple[Path, dict[str, Any]]]:
+        """The sections that experiments left, each with its folder, by their `order` and then by name."""
+        paths = sorted((self.path / "sections").glob("*/section.json"))
+        found = [(path.parent, json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+        return sorted(found, key=lambda pair: pair[1]["order"])
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -2,26 +2,104 @@
 
 import os
 import platform
+import re
 import sys
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import torch
 
+from gptlab.messages import say
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with this machine: an entry of the catalogues, and its values."""
+
+    entry: str
+    values: dict[str, Any]
+
+    def told(self, lang: str = "en") -> str:
+        return say(self.entry, lang, **self.values)
+
 
 def device(name: str = "auto") -> torch.device:
-    """The device to compute on: a GPU where there is one. ValueError for one that is not there."""
+    """The device to compute on; "auto" is a GPU that this PyTorch can use, else the CPU.
+
+    ValueError for a named one that is not there or cannot be used; "auto" names such a GPU in a warning.
+    """
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        for candidate in candidates():
+            if (found := trouble(candidate)) is None:
+                return candidate
+            warnings.warn(found.told(), stacklevel=2)
     try:
         chosen = torch.device(name)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} is not to be had on this machine: {reason}") from None
+    except RuntimeError:
+        raise ValueError(f"device {name!r} is none that PyTorch knows: choose auto, cpu, cuda, cuda:1 or mps") from None
+    if found := trouble(chosen):
+        raise ValueError(f"{found.told()} Or choose device auto or cpu")
     return chosen
+
+
+def candidates() -> list[torch.device]:
+    """The devices that PyTorch sees, the one to prefer first; the CPU is the last."""
+    gpus = [torch.device("cuda", i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    if torch.backends.mps.is_available():
+        gpus.append(torch.device("mps"))
+    return [*gpus, torch.device("cpu")]
+
+
+def trouble(device: torch.device) -> Finding | None:
+    """What keeps this PyTorch from computing on a device; None after it has computed something there."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch has pages to say about an old GPU; the finding is one line
+            if device.type == "cuda":
+                capability, built_for = torch.cuda.get_device_capability(device), torch.cuda.get_arch_list()
+                if not runs_on(capability, built_for):
+                    values = {
+                        "gpu": torch.cuda.get_device_name(device),
+                        "capability": "sm_{}{}".format(*capability),
+                        "architectures": ", ".join(built_for),
+                        "torch": torch.__version__,
+                    }
+                    return Finding("gpu_architecture", values)
+            torch.ones(2, device=device).sum().item()
+    except (RuntimeError, AssertionError) as error:
+        return Finding("device_fails", {"device": str(device), "error": first_line(error)})
+    return None
+
+
+def runs_on(capability: tuple[int, int], architectures: Iterable[str]) -> bool:
+    """Whether something that was built for these architectures runs on a GPU of this compute capability.
+
+    sm_XY is machine code: it runs on X.Y and on later minor numbers of the same X. compute_XY is PTX, which the driver
+    translates for X.Y and all that came later. An "a" (sm_90a) binds either to X.Y, an "f" to X. Other names, such as
+    AMD's, are not judged here.
+    """
+    named = [re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", name) for name in architectures]
+    if not any(named):
+        return True
+    for kind, major, minor, only in (found.groups() for found in named if found):
+        built = (int(major), int(minor))
+        if only == "a":
+            fits = capability == built
+        elif only == "f" or kind == "sm":
+            fits = capability >= built and capability[0] == built[0]
+        else:
+            fits = capability >= built
+        if fits:
+            return True
+    return False
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, without its full stop; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def synchronize(device: torch.device) -> None:

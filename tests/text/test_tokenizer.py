@@ -24,6 +24,7 @@ from gptlab.text.tokenizer import (
     small_pieces,
     special_id,
     train,
+    within,
 )
 
 SAMPLE = "Não há nada novo sob o sol.\n\n  O sol, 1839, é o mesmo sol; it's ours 🙂\r\n\tfim " * 3
@@ -282,3 +283,13 @@ def test_gpt2_without_files_or_network(monkeypatch: pytest.MonkeyPatch) -> None:
         GPT2Tokenizer.published()
     for part in ("vocab.bpe", "encoder.json", "GPTLAB_DATA=DIR", "DIR/tokenizers/gpt2", "downloads", "https://"):
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize("letters", ["ab", "bc", "xyz"])
+def test_white_space_within_a_text(tokenizer: Tokenizer, letters: str) -> None:
+    """A blank line is encoded as it stands between two words, in every tokenizer; and where a vocabulary has few
+    letters, or none that is tried first."""
+    few = train("char", [f"{letters}\n"]) if tokenizer.kind == "char" else tokenizer
+    ids = few.encode(f"{letters}\n\n{letters}").tolist()
+    word = few.encode(letters).tolist()
+    assert [*word, *within(few, "\n\n").tolist(), *word] == ids

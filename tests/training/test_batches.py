@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gptlab.text.batches import windows
+from gptlab.text.batches import occurrences, windows
 
 IDS = np.arange(500, dtype=np.uint16)
 
@@ -36,3 +36,22 @@ def test_the_shortest_and_the_longest_context_fit(context: int) -> None:
     """A text of context + 1 tokens has exactly one window."""
     x, y = windows(IDS[: context + 1], count=3, context=context, seed=0)
     assert (x == IDS[:context]).all() and (y == IDS[1 : context + 1]).all()
+
+
+def test_windows_begin_where_they_may() -> None:
+    """Given starts, every window begins at one of them, each of which is drawn equally often."""
+    starts = np.array([3, 10, 40])
+    x, y = windows(IDS, count=3000, context=5, seed=0, starts=starts)
+    assert np.array_equal(x[:, 1:], y[:, :-1])
+    rows = [tuple(IDS[s : s + 5]) for s in starts]
+    drawn = [tuple(row) for row in x]
+    assert set(drawn) == set(rows)
+    assert all(900 < drawn.count(row) < 1100 for row in rows)
+
+
+def test_occurrences() -> None:
+    """Where a pattern stands in a text: a loop over all places finds the same, overlapping ones too."""
+    ids = np.random.default_rng(1).integers(0, 2, 200).astype(np.uint8)
+    for pattern in ([1], [0, 0], [1, 0, 1], [1, 1, 1, 1, 0]):
+        slow = [i for i in range(200) if ids[i : i + len(pattern)].tolist() == pattern]
+        assert occurrences(ids, np.array(pattern, np.uint8)).tolist() == slow

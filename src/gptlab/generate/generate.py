@@ -21,7 +21,7 @@ from gptlab.generate import sampling
 from gptlab.model.cache import Cache
 from gptlab.model.transformer import Transformer
 from gptlab.seeds import key
-from gptlab.text.tokenizer import Tokenizer, prompt_ids
+from gptlab.text.tokenizer import Tokenizer, prompt_ids, within
 
 
 class Reader:
@@ -138,12 +138,24 @@ def start_ids(tokenizer: Tokenizer) -> np.ndarray:
     return np.zeros(1, dtype=np.int64)
 
 
+PARAGRAPHS = "\n\n"  # what stands between the texts of a model that was trained on one at a time
+
+
 def generate(
-    model: Transformer, tokenizer: Tokenizer, prompt: str, config: SampleConfig, *, n: int = 1
+    model: Transformer,
+    tokenizer: Tokenizer,
+    prompt: str,
+    config: SampleConfig,
+    *,
+    n: int = 1,
+    paragraphs: bool = False,
 ) -> Iterator[tuple[int, str, Sample]]:
     """Iterate over (which sample, new text, the sample) as text becomes certain, and once at each sample's end.
 
-    The text does not contain the prompt. Raises ValueError, at once, for a bias or vocabulary that does not fit.
+    The text does not contain the prompt. paragraphs: the model knows texts that begin and end at blank lines; so it
+    reads one in front of the prompt, and ends where it writes one, unless `config` has other stop strings.
+
+    Raises ValueError, at once, for a bias or vocabulary that does not fit.
     """
     if n < 1:
         raise ValueError(f"the number of samples must be at least 1, not {n}")
@@ -153,6 +165,9 @@ def generate(
     # A vocabulary is often padded to a rounder number: ids that stand for nothing are never drawn.
     bias |= dict.fromkeys(range(tokenizer.vocab_size, model.vocab_size), -math.inf)
     ids = prompt_ids(tokenizer, prompt)
+    if paragraphs:
+        ids = np.concatenate([within(tokenizer, PARAGRAPHS), ids])
+        config = config if config.stop else config.but(stop=(PARAGRAPHS,))
     steps = tokens(model, ids if len(ids) else start_ids(tokenizer), config, n=n, bias=bias)
     return spelled(steps, tokenizer, [Sample(stop=config.stop) for _ in range(n)])
 

@@ -28,14 +28,30 @@ def language(chosen: str | None = None) -> str:
 
 
 @cache
-def catalogue(lang: str) -> dict[str, str]:
-    """All entries of one language."""
-    return tomllib.loads((Path(__file__).parent / f"{lang}.toml").read_text(encoding="utf-8"))
+def catalogue(lang: str, folder: Path = Path(__file__).parent) -> dict[str, str]:
+    """All entries of one language; of the program, or of a part that keeps its own in another folder."""
+    return tomllib.loads((folder / f"{lang}.toml").read_text(encoding="utf-8"))
 
 
 def say(entry: str, lang: str, /, **values: object) -> str:
     """An entry in a language, with values filled in; numbers as the language writes them."""
-    return Localized(lang).format(catalogue(lang)[entry], **values)
+    return filled(catalogue(lang)[entry], lang, **values)
+
+
+def filled(text: str, lang: str, /, **values: object) -> str:
+    """A text with {values} filled in as the language writes them."""
+    return Localized(lang).format(text, **values)
+
+
+def duration(seconds: float, lang: str) -> str:
+    """3725 -> 1 h 2 min; 65 -> 1 min 5 s; 4.2 -> 4.2 s or 4,2 s: symbols that all five languages share."""
+    if seconds < 10:
+        return filled("{seconds:.1f} s", lang, seconds=seconds)
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 # Thousands separator (a no-break space in Polish and French) and decimal mark.

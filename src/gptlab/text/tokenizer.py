@@ -99,8 +99,8 @@ def prompt_ids(tokenizer: Tokenizer, text: str) -> np.ndarray:
 
 def within(tokenizer: Tokenizer, text: str) -> np.ndarray:
     """The ids of white space as it is encoded before a word: at the end of a text it may be merged otherwise."""
-    ids = tokenizer.encode(text + "A")
-    return ids[: len(ids) - len(tokenizer.encode("A"))]
+    letter = next((c for c in "aeio" if not tokenizer.unknown(c)), "")  # a vocabulary of characters may lack any
+    return tokenizer.encode(text + letter)[: -len(tokenizer.encode(letter)) or None]
 
 
 def without(text: str, characters: Iterable[str]) -> str:

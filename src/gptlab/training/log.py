@@ -77,14 +77,3 @@ class Display(Listener):
     def line(self, text: str) -> None:
         # Soft wrap: a line that is piped or logged stays one line.
         self.console.print(Text(text), soft_wrap=True)
-
-
-def duration(seconds: float) -> str:
-    """3725 -> 1 h 2 min; 65 -> 1 min 5 s; 4.2 -> 4.2 s: symbols that all five languages share."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
