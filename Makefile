@@ -1,4 +1,4 @@
-# make lab    install, train for under a minute, see what the model writes
+# make lab    install, train for a minute and a half, read what the model writes and how it learned
 # make test   install with the extras, check and test
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,9 +8,11 @@ INSTALLED_DEV := .venv/.installed-dev
 .PHONY: lab test test-slow check clean
 
 lab: $(INSTALLED)
-	$(BIN)/gptlab train shakespeare --resume --steps 1000 --out runs/lab
+	$(BIN)/gptlab train fables --preset gptlab-fables --resume --minutes 1.5 --out runs/lab
 	@echo
-	$(BIN)/gptlab sample runs/lab "ROMEO:" --tokens 300 --temperature 0.8
+	$(BIN)/gptlab sample runs/lab --temperature 0.8
+	@echo
+	$(BIN)/gptlab report runs/lab
 
 test: check
 	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile

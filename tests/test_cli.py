@@ -119,7 +119,8 @@ def test_the_guide_speaks_the_readers_language(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "sample", "evaluate", "report", "compare-runs", "import", "runs", "corpora", "models"]
+    "command",
+    ["train", "sample", "evaluate", "report", "compare-runs", "import", "export", "runs", "corpora", "models"],
 )
 def test_help_needs_no_torch(folder: Path, command: str) -> None:
     """Every command explains every option, and to do so imports neither torch nor numpy."""
@@ -201,7 +202,7 @@ def test_lists(folder: Path) -> None:
     runs = gptlab("runs", cwd=folder).stdout
     assert "runs/text-gptlab-cpu  20 " in runs
     assert "1,115,394 bytes" in gptlab("corpora", cwd=folder).stdout
-    models = gptlab("models", cwd=folder).stdout
+    models = gptlab("models", "--wide", cwd=folder).stdout
     assert "207,936" in models and "1,557,611,200" in models
     assert "gptlab train" in gptlab("runs", "elsewhere", cwd=folder).stderr
 

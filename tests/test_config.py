@@ -11,10 +11,10 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptlab.config import RECIPES, Config, ModelConfig, SampleConfig, TrainConfig, recipe
+from gptlab.config import OWNERS, RECIPES, Config, ModelConfig, SampleConfig, TrainConfig, recipe
 from gptlab.model.count import count
-from gptlab.model.transformer import Transformer
-from gptlab.registry import ACTIVATIONS, NORMS, OPTIMIZERS, SCHEDULES, TOKENIZERS
+from gptlab.model.transformer import Transformer, build
+from gptlab.registry import ACTIVATIONS, NORMS, OPTIMIZERS, POSITIONS, RESIDUALS, SCHEDULES, TOKENIZERS
 
 SMALL = dict(vocab_size=11, context=8, n_layers=2, d_model=12, n_heads=3)
 COUNTS = st.integers(1, 10**9)
@@ -183,6 +183,91 @@ def test_a_width_that_the_heads_do_not_divide() -> None:
             ModelConfig(**{**SMALL, "d_model": width, "n_heads": heads})
         ModelConfig(**{**SMALL, "d_model": advice, "n_heads": heads})
     assert ModelConfig(**{**SMALL, "d_model": 10, "head_dim": 5}).head_dim == 5
+
+
+def test_a_width_that_was_given_stays() -> None:
+    """A head's width that follows from no other is kept when something else changes; one that follows, follows."""
+    given = ModelConfig(**{**SMALL, "d_model": 14, "head_dim": 4})
+    assert given.but(n_layers=5).head_dim == given.but(d_model=20).head_dim == 4
+    assert ModelConfig(**SMALL).but(d_model=24).head_dim == 8
+
+
+OTHER_VALUES = {
+    "residual_alpha": 2.5,
+    "position_offset": 2,
+    "rope_base": 500.0,
+    "rope_fraction": 0.5,
+    "rope_pairing": "rotate-half",
+    "relative_buckets": 8,
+    "relative_max_distance": 77,
+}
+
+
+@pytest.mark.parametrize("name", list(OWNERS))
+def test_an_option_of_another_part(name: str) -> None:
+    """An option that only another part knows names that part and the model's own; with its part it is right."""
+    owner, part = OWNERS[name]
+    others = {"norm_placement": RESIDUALS, "position": POSITIONS}[owner]
+    shape = dict(vocab_size=11, context=8, n_layers=2, d_model=24, n_heads=3)
+    for other in others:
+        values = {**shape, owner: other, name: OTHER_VALUES[name]}
+        if other == part:
+            assert getattr(ModelConfig(**values), name) == OTHER_VALUES[name]
+            continue
+        with pytest.raises(ValueError) as error:
+            ModelConfig(**values)
+        assert all(word in str(error.value) for word in (name, owner, repr(part), repr(other)))
+
+
+# (fields, what the error must say, changes that settle it)
+IMPOSSIBLE: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
+    (dict(category="encoder-decoder"), r"n_encoder_layers is 0 .*'encoder-decoder'", dict(n_encoder_layers=1)),
+    (dict(n_encoder_layers=2), r"n_encoder_layers is 2 .*'causal'", dict(category="encoder-decoder")),
+    (dict(category="prefix", n_encoder_layers=2), r"n_encoder_layers is 2 .*'prefix'", dict(n_encoder_layers=0)),
+    (dict(category="prefix", position="transformer-xl-relative"), r"positions ahead.*'prefix'", dict(position="rope")),
+    (
+        dict(category="encoder-decoder", n_encoder_layers=1, query_layer=True),
+        r"query_layer.*encoder-decoder",
+        dict(query_layer=False),
+    ),
+    (dict(position="t5-relative", relative_buckets=3), r"relative_buckets.* 4, not 3", dict(relative_buckets=4)),
+    (
+        dict(position="t5-relative", relative_max_distance=16),
+        r"relative_max_distance.* more than 16, not 16",
+        dict(relative_max_distance=17),
+    ),
+    (dict(position="rope", head_dim=5), r"head_dim 5 \* rope_fraction 1 is 5", dict(head_dim=6)),
+    (dict(position="rope", rope_fraction=0.25), r"head_dim 4 \* rope_fraction 0.25 is 1", dict(rope_fraction=0.5)),
+    (dict(position="rope", rope_fraction=1.5), r"rope_fraction 1.5", dict(rope_fraction=1.0)),
+    (dict(band_width=-1), r"band_width.* 0 or more, not -1", dict(band_width=1)),
+    (dict(position_offset=-2), r"position_offset.* 0 or more, not -2", dict(position_offset=2)),
+    (dict(norm="seed-layernorm", d_model=1, n_heads=1), r"d_model.* 2 for seed-layernorm.*not 1", dict(d_model=2)),
+    (
+        dict(norm="seed-layernorm", qk_norm=True, head_dim=1),
+        r"head_dim.* 2 for seed-layernorm.*not 1",
+        dict(head_dim=2),
+    ),
+    *[
+        (dict(norm_placement="post-deepnorm", **{name: value}), rf"{name}.*above 0, not {value}", {name: 0.5})
+        for name, value in (("logit_scale", 0.0), ("embedding_scale", math.nan), ("residual_alpha", -1.5))
+    ],
+    (dict(attention_scale="1/head_dim"), r"attention_scale '1/head_dim'.*none", dict(attention_scale="none")),
+    (dict(category="encoder"), r"category 'encoder'.*encoder-decoder", dict(category="causal")),
+    (
+        dict(rope_pairing="halves", position="rope"),
+        r"rope_pairing 'halves'.*rotate-half",
+        dict(rope_pairing="interleaved"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "message", "settled"), IMPOSSIBLE, ids=[m for _, m, _ in IMPOSSIBLE])
+def test_parts_that_do_not_go_together(fields: dict[str, Any], message: str, settled: dict[str, Any]) -> None:
+    """Parts and sizes that cannot be joined are one line with their numbers; what it advises builds a model."""
+    with pytest.raises(ValueError, match=message) as error:
+        ModelConfig(**{**SMALL, **fields})
+    assert "\n" not in str(error.value)
+    build(ModelConfig(**{**SMALL, **fields, **settled}))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 import gptlab
-from gptlab.presets import ALIASES, SIZES, preset
+from gptlab.presets import ALIASES, SIZES, preset, settings_for
 from gptlab.registry import unknown
+from gptlab.text import corpora
+from gptlab.text.fables import corpus as fables
+from gptlab.training.stories import Stories
 
 # Fields of the same meaning under another name.
 RENAMED = {"max_context": "context", "embedding_rows": "vocab_size", "n_decoder_layers": "n_layers"}
@@ -161,3 +164,22 @@ def test_public_names() -> None:
         assert callable(getattr(gptlab, name)), name
     with pytest.raises(AttributeError, match="nonsense"):
         gptlab.nonsense  # noqa: B018
+
+
+def test_settings() -> None:
+    """A preset's own training settings stand over the recipe's defaults, and under what a recipe says itself."""
+    plain, ours = settings_for("default", None), settings_for("default", "gptlab-fables")
+    assert (ours.preset, ours.tokenizer, ours.starts, ours.lr) == ("gptlab-fables", "bpe", "blank-lines", 0.012)
+    assert plain.tokenizer == "char" and settings_for("default", "gptlab-cpu") == plain
+    classic = settings_for("classic", "gptlab-fables")
+    assert (classic.tokenizer, classic.lr, classic.optimizer) == ("bpe", 3e-4, "adamw")
+
+
+@pytest.mark.parametrize("lang", ["fr", "en+pt"])  # where stories have the most tokens
+def test_the_fables_preset_holds_every_story(lang: str) -> None:
+    """With the vocabulary that it is trained with, the longest validation story fits its context, separators too."""
+    config = settings_for("default", "gptlab-fables")
+    text = corpora.find(f"fables:{lang}")
+    tokenizer = corpora.make_tokenizer(config.tokenizer, text, config.vocab_size)
+    stories = Stories(fables.validation(fables.languages(text.name.replace("-", ":"))), tokenizer)
+    assert stories.fit(preset("gptlab-fables").context)

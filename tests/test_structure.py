@@ -22,7 +22,7 @@ LAYERS = [
     {"experiments", "bench"},
     {"lab"},
     {"report"},
-    {"training", "finetune", "generate", "lens", "doctor"},
+    {"training", "finetune", "generate", "lens", "doctor", "survey"},
     {"run"},
     {"convert", "presets"},
     {"text"},

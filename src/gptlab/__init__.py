@@ -13,13 +13,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gptlab.config import ModelConfig, SampleConfig, TrainConfig
+    from gptlab.convert.hf import from_hf, to_hf
     from gptlab.lab import Lab, load, train
     from gptlab.model.count import count
     from gptlab.model.transformer import build
     from gptlab.presets import preset
     from gptlab.text.fables import Fables as fables
 
-__all__ = ["Lab", "ModelConfig", "SampleConfig", "TrainConfig", "build", "count", "fables", "load", "preset", "train"]
+__all__ = [
+    "Lab",
+    "ModelConfig",
+    "SampleConfig",
+    "TrainConfig",
+    "build",
+    "count",
+    "fables",
+    "from_hf",
+    "load",
+    "preset",
+    "to_hf",
+    "train",
+]
 
 HOMES = {
     "Lab": "lab",
@@ -29,8 +43,10 @@ HOMES = {
     "build": "model.transformer",
     "count": "model.count",
     "fables": "text.fables:Fables",
+    "from_hf": "convert.hf",
     "load": "lab",
     "preset": "presets",
+    "to_hf": "convert.hf",
     "train": "lab",
 }
 

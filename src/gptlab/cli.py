@@ -13,12 +13,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from gptlab import config
+from gptlab import config, files
 from gptlab.messages import LANGUAGES, duration, language, say
 from gptlab.presets import settings_for
 
@@ -256,10 +256,10 @@ def written(path: Path, lang: str, show: bool) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Import:
-    """Make a run of a model from elsewhere: a checkpoint folder of the old GPTLab."""
+    """Make a run of a model from elsewhere: of Hugging Face's transformers, or of the old GPTLab."""
 
-    source: Annotated[Positional[Path], arg(name="FOLDER")]  # holds config.json, vocab.txt and pytorch_model.bin
-    out: Path | None = None  # the run directory to make; default runs/FOLDER
+    source: Annotated[Positional[str], arg(name="SOURCE", metavar="SOURCE")]  # a folder, or a name on the hub
+    out: Path | None = None  # the run directory to make; default runs/ and the last part of SOURCE
     lang: Lang = None  # the language of what is said; default the locale's
 
 
@@ -273,6 +273,28 @@ def import_(argv: list[str]) -> int:
     run = lab.import_run(args.source, args.out)
     parameters = count(run.model_config).total
     print(say("imported", lang, run=run.path, parameters=parameters, command=f"gptlab sample {run.path}"))
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write a run's best model in another library's form, with its tokenizer."""
+
+    run: Annotated[Positional[str | None], arg(metavar="[RUN]")] = None  # default: the latest run
+    to: str = "hf"  # hf: a folder for Hugging Face's transformers
+    out: Path  # the folder to make
+    lang: Lang = None  # the language of what is said; default the locale's
+
+
+def export(argv: list[str]) -> int:
+    args = parse("export", Export, argv)
+    lang = language(args.lang)
+
+    from gptlab import lab
+
+    name = lab.export_run(args.run, args.out, to=args.to)
+    command = f'transformers.{name}.from_pretrained("{args.out}")'
+    print(say("exported", lang, folder=args.out, command=command))
     return 0
 
 
@@ -352,22 +374,60 @@ def corpora(argv: list[str]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """List the models that --preset knows, with their exact numbers of parameters."""
+    """List the models that --preset knows: parts, sizes, exact numbers of parameters, and what was published."""
+
+    names: Annotated[Positional[tuple[str, ...]], arg(name="NAME", metavar="[NAME ...]")] = ()  # default: all of them
+    wide: bool = False  # every column, and what papers and tables disagree on; needs a terminal of 220 columns
+    json: bool = False  # one JSON object with everything
+    lang: Lang = None  # the language of notes and headings; default the locale's
 
 
 def models(argv: list[str]) -> int:
-    parse("models", Models, argv)
-    from gptlab.model.count import count
-    from gptlab.presets import ALIASES, SIZES, preset
+    args = parse("models", Models, argv)
+    lang = language(args.lang)
 
-    rows: list[tuple[str, ...]] = [("", "layers", "heads", "d_model", "context", "vocabulary", "parameters")]
-    for name in SIZES:
-        c = preset(name)
-        numbers = (c.n_layers, c.n_heads, c.d_model, c.context, c.vocab_size, count(c).total)
-        rows.append((name, *(f"{n:,}" for n in numbers)))
-    table(rows)
-    for alias, name in ALIASES.items():
-        print(f"{alias} = {name}")
+    from gptlab.presets import ALIASES
+    from gptlab.survey import table as survey
+
+    rows = survey.rows(args.names)
+    if args.json:
+        print(json.dumps({"models": [row.to_dict(lang) for row in rows], "aliases": ALIASES}, ensure_ascii=False))
+        return 0
+    print(survey.printed(rows, lang, wide=args.wide, notes=args.wide or bool(args.names)))
+    if not args.names:
+        print("; ".join(f"{alias} = {name}" for alias, name in ALIASES.items()))
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Show:
+    """Show a model's modules and shapes, its parameters, operations and memory; and draw it."""
+
+    model: Annotated[Positional[str | None], arg(name="NAME", metavar="[NAME | RUN]")] = None  # default: the latest run
+    batch: int = 1  # texts at once
+    length: int | None = None  # tokens of each; default the model's context
+    precision: Literal["fp32", "bf16"] = "fp32"  # of weights, gradients, activations and cache
+    out: Path | None = None  # an SVG file to draw the model into
+    json: bool = False  # one JSON object: operations, and sizes in bytes
+    device: str = "auto"  # whose memory is meant: auto, cpu, cuda, cuda:1, mps
+    lang: Lang = None  # the language of what is said and drawn; default the locale's
+
+
+def show(argv: list[str]) -> int:
+    args = parse("show", Show, argv)
+    lang = language(args.lang)
+
+    from gptlab import lab
+
+    summary = lab.summary(
+        args.model, batch=args.batch, length=args.length, precision=args.precision, device=args.device
+    )
+    print(json.dumps(summary.to_dict(), ensure_ascii=False) if args.json else summary.told(lang))
+    if args.out is not None:
+        from gptlab.survey.diagram import draw
+
+        files.write_text(args.out, draw(summary, lang))
+        print(say("drawn", lang, path=args.out), file=sys.stderr)
     return 0
 
 
@@ -378,10 +438,12 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "report": report,
     "compare-runs": compare_runs,
     "import": import_,
+    "export": export,
     "doctor": doctor,
     "runs": runs,
     "corpora": corpora,
     "models": models,
+    "show": show,
 }
 
 

@@ -15,7 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from gptlab.registry import ACTIVATIONS, NORMS, OPTIMIZERS, POSITIONS, RESIDUALS, SCHEDULES, TOKENIZERS, unknown
+from gptlab.registry import (
+    ACTIVATIONS,
+    NORMS,
+    OBJECTIVES,
+    OPTIMIZERS,
+    POSITIONS,
+    RESIDUALS,
+    SCHEDULES,
+    TOKENIZERS,
+    unknown,
+)
 
 
 class Config:
@@ -143,8 +153,9 @@ class ModelConfig(Config):
     bias_ffn: bool = True  # the MLP's projections have biases
     bias_lm_head: bool = False  # the head has a bias
     tied_embeddings: bool = True  # the head's matrix is the token table
+    bridge: tuple[int, ...] = ()  # ids between what is given and what follows it (see model/layouts.py)
     embedding_scale: float = 1.0  # multiplies what the token table gives
-    logit_scale: float = 1.0  # multiplies the logits
+    logit_scale: float = 1.0  # multiplies the logits, before the head's bias
 
     def check(self) -> None:
         for name in ("vocab_size", "context", "n_layers", "d_model", "n_heads"):
@@ -163,8 +174,11 @@ class ModelConfig(Config):
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_heads {self.n_heads} is not divisible by n_kv_heads {self.n_kv_heads}")
         self.require(self.norm_eps >= 0, "norm_eps", "0 or more")
+        for name in ("embedding_scale", "logit_scale", "residual_alpha"):
+            self.require(0 < getattr(self, name) < math.inf, name, "a number above 0")
         if self.norm == "seed-layernorm":
             self.require(self.d_model >= 2, "d_model", "at least 2 for seed-layernorm, which divides by d_model - 1")
+            self.require(self.head_dim >= 2 or not self.qk_norm, "head_dim", "at least 2 for seed-layernorm of heads")
         NORMS.check(self.norm)
         RESIDUALS.check(self.norm_placement)
         POSITIONS.check(self.position)
@@ -210,6 +224,8 @@ class ModelConfig(Config):
     def but(self, **changes: Any) -> Self:
         """A copy with some fields changed; widths that followed from them follow again."""
         following = {name: 0 for name, value in self.derived().items() if getattr(self, name) == value}
+        if self.d_model % self.n_heads:
+            following.pop("head_dim", None)  # it was given: none follows
         return super().but(**{**following, **changes})
 
     @classmethod
@@ -333,6 +349,7 @@ class TrainConfig(Config):
     steps: int | None = None  # optimizer steps; default 2000, in the classic recipe 5000
     minutes: float | None = None  # train about so long instead: measured once, then a fixed number of steps
     batch: int = 32  # windows per optimizer step
+    objective: str | None = None  # what is foretold; default next-token, or what the model's category is made for
     starts: str = "anywhere"  # where windows begin: anywhere, or at blank-lines (as between stories)
     accumulate: int = 1  # parts in which a batch is computed, to need less memory
     optimizer: str = "muon"  # muon (matrices by Muon, the rest by AdamW) or adamw
@@ -373,6 +390,8 @@ class TrainConfig(Config):
             raise ValueError(f"batch {self.batch} is not divisible by accumulate {self.accumulate}")
         if self.starts not in ("anywhere", "blank-lines"):
             raise unknown("starts", self.starts, ("anywhere", "blank-lines"))
+        if self.objective is not None:
+            OBJECTIVES.check(self.objective)
         TOKENIZERS.check(self.tokenizer)
         OPTIMIZERS.check(self.optimizer)
         SCHEDULES.check(self.schedule)

@@ -12,18 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from gptlab import doctor, runtime
+from gptlab import doctor, files, runtime
 from gptlab.config import ModelConfig, SampleConfig, TrainConfig
-from gptlab.convert import seed
+from gptlab.convert import hf, seed
+from gptlab.convert.hf_tokenizer import read_tokenizer
 from gptlab.generate.generate import PARAGRAPHS, Sample, generate
 from gptlab.messages import language
 from gptlab.model.transformer import Transformer, build
-from gptlab.presets import preset, settings_for
+from gptlab.presets import ALIASES, SIZES, preset, settings_for
+from gptlab.registry import OBJECTIVES, unknown
 from gptlab.report import page
 from gptlab.run import Run, latest_run, load_weights
+from gptlab.survey.fit import check_memory
+from gptlab.survey.summary import Summary
 from gptlab.text import corpora
 from gptlab.text.batches import occurrences
 from gptlab.text.fables import corpus as fables
+from gptlab.text.objectives import LEAST, Objective
 from gptlab.text.tokenizer import Tokenizer, prompt_ids, within
 from gptlab.training import evaluate
 from gptlab.training.advice import Advice, Adviser
@@ -31,6 +36,7 @@ from gptlab.training.log import Display
 from gptlab.training.loop import DEFAULT_STEPS, Listener, Trainer, resolved
 from gptlab.training.stories import Stories
 
+EXPORTS = ("hf",)
 EXTENDABLE = ("steps", "minutes")  # what may change when a run goes on
 STORIES = 50  # that are read at each evaluation; all of them in `gptlab evaluate`
 SAMPLE = SampleConfig(tokens=160, temperature=0.8)  # written while it trains
@@ -68,17 +74,22 @@ def train(
     if Path(config.corpus).exists():  # the run must find it again from another folder
         config = config.but(corpus=str(Path(config.corpus).resolve()))
     shape = preset(config.preset, **({} if config.context is None else {"context": config.context}))
-    tokenizer = corpora.make_tokenizer(config.tokenizer, text, config.vocab_size)
+    objective = objective_for(shape, config.objective)
+    config = config.but(objective=objective)
+    specials = OBJECTIVES[objective].specials(shape.category, shape.context)
+    tokenizer = corpora.make_tokenizer(config.tokenizer, text, config.vocab_size, specials)
     data = corpora.prepare(text, tokenizer)
     corpora.check_length(data, shape.context)
     stories = stories_of(config.corpus, tokenizer)
-    shape = shape.but(vocab_size=tokenizer.vocab_size)
+    bridge = OBJECTIVES[objective](tokenizer, shape.category).bridge
+    shape = shape.but(vocab_size=tokenizer.vocab_size, bridge=bridge)
 
     path = new_path(text.name, config.preset) if out is None else Path(out)
     if path.exists() and not resume and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path} is there already: go on with it by --resume, or choose another --out")
     with explained(config, shape, path):
         chosen = machine(device)
+        check_memory(shape, runtime.memory(chosen.device), optimizer=config.optimizer)
         model = build(shape, seed=config.seed, init=config.init, dropout=config.dropout, kernel=chosen.kernel)
         trainer = trainer_of(model.to(chosen.device), data, tokenizer, config, stories)
         if display:
@@ -176,7 +187,30 @@ def trainer_of(
         if not len(starts):
             raise ValueError(f"starts is 'blank-lines', and {data.text.name} has none: use --starts anywhere")
     measures = {"story_loss": partial(stories.loss, first=STORIES)} if stories else {}
-    return Trainer(model, data.train, data.val, config, starts=starts, measures=measures)
+    objective = objective_of(model.config, tokenizer, config)
+    return Trainer(model, data.train, data.val, config, starts=starts, objective=objective, measures=measures)
+
+
+def objective_of(shape: ModelConfig, tokenizer: Tokenizer, config: TrainConfig | None) -> Objective:
+    """What a model is, or was, trained for, with its tokenizer's special tokens; for an imported one, the plainest."""
+    plainest = "next-token" if shape.category == "causal" else "continuation"
+    name = plainest if config is None else objective_for(shape, config.objective)
+    objective: Objective = OBJECTIVES[name](tokenizer, shape.category)
+    return objective
+
+
+def objective_for(shape: ModelConfig, name: str | None) -> str:
+    """What a model is trained for: as told, or what its category is made for; ValueError where they do not fit."""
+    if name is None:
+        return {"causal": "next-token", "prefix": "blank-infilling", "encoder-decoder": "span-corruption"}[
+            shape.category
+        ]
+    fitting = [known for known in OBJECTIVES if shape.category in OBJECTIVES[known].categories]
+    if name not in fitting:
+        raise ValueError(f"objective {name!r} is not for {shape.category} models; these are: {', '.join(fitting)}")
+    if name != "next-token" and shape.context < LEAST:
+        raise ValueError(f"objective {name!r} needs a context of at least {LEAST}, not {shape.context}")
+    return name
 
 
 def fit(
@@ -330,6 +364,32 @@ def load(run: str | Path | None = None, *, device: str = "auto") -> Lab:
     return Lab(found, found.model(chosen.device, kernel=chosen.kernel), found.tokenizer())
 
 
+def summary(
+    model: str | Path | None = None,
+    *,
+    batch: int = 1,
+    length: int | None = None,
+    precision: str = "fp32",
+    device: str = "auto",
+) -> Summary:
+    """A model in numbers, on this machine: of a preset, of a run, or without a name of the latest run.
+
+    length: tokens of each text, default the context; precision: fp32 or bf16. ValueError for what is not known.
+    """
+    name, optimizer = str(model), TrainConfig().optimizer
+    if model is not None and (name in SIZES or name in ALIASES):
+        shape = preset(name)
+    else:
+        path = find(model)
+        if model is not None and not path.exists():
+            raise unknown("model or run", name, [*SIZES, *ALIASES])
+        run = Run(path)
+        name, shape = str(path), run.model_config
+        optimizer = run.train_config.optimizer if run.train_config else optimizer
+    memory = runtime.memory(runtime.device(device))
+    return Summary(name, shape, batch, length, precision, memory, optimizer)
+
+
 def find(run: str | Path | None) -> Path:
     """A run's folder: as given, or under runs/, or the latest."""
     if run is None:
@@ -355,11 +415,12 @@ def evaluate_on(lab: Lab, source: str | Path | None, *, windows: int, limit: int
     ids = data.val if own else data.train
     loss = lab.text_loss(ids, limit=limit)
     fits = len(ids) > lab.model.context
+    objective = objective_of(lab.config, lab.tokenizer, run.train_config)
     return {
         "run": str(run.path),
         "text": text.name,
         "validation_part": own,
-        "window_loss": evaluate.window_loss(lab.model, ids, count=windows) if fits else None,
+        "window_loss": evaluate.window_loss(lab.model, ids, count=windows, objective=objective) if fits else None,
         "sliding_loss": loss.per("token"),
         "perplexity": math.exp(loss.per("token")),
         "bits_per_character": loss.per("char") / math.log(2),
@@ -384,20 +445,47 @@ def against_floor(lab: Lab, source: str) -> dict[str, Any]:
     }
 
 
-def import_run(folder: str | Path, out: str | Path | None = None) -> Run:
-    """A run directory from a model made elsewhere; ValueError for one of a kind that is not known."""
-    folder = Path(folder)
-    out = Path("runs") / folder.resolve().name if out is None else Path(out)
+def import_run(source: str | Path, out: str | Path | None = None) -> Run:
+    """A run directory from a model made elsewhere: a folder, or a name on Hugging Face's hub.
+
+    Raises ValueError for a model or a tokenizer of a kind that is not known, and for files that are missing, damaged or
+    pickles (the old GPTLab's excepted, which are read by torch's restricted loader).
+    """
+    path = Path(source)
+    out = Path("runs") / path.resolve().name if out is None else Path(out)
     if out.exists():
         raise ValueError(f"{out} is there already: choose another --out")
-    if not seed.is_seed(folder):
-        raise ValueError(
-            f"{folder} holds no model that gptlab can import: the old GPTLab's has config.json, vocab.txt and "
-            "pytorch_model.bin"
-        )
-    config, tokenizer, weights = seed.read_seed(folder)
-    model = build(config)
-    load_weights(model, weights, folder / seed.FILES[-1])
+    if seed.is_seed(path) and not hf.is_hf(path):
+        config, characters, weights = seed.read_seed(path)
+        tokenizer: Tokenizer = characters
+        model = build(config)
+        load_weights(model, weights, path / seed.FILES[-1])
+    else:
+        path = hf.folder_of(source)
+        if not hf.is_hf(path):
+            raise ValueError(
+                f"{path} holds no model that gptlab can import: Hugging Face's have a config.json with a model_type, "
+                "the old GPTLab's config.json, vocab.txt and pytorch_model.bin"
+            )
+        model = hf.read(path).float()
+        config, tokenizer = model.config, read_tokenizer(path)
+        if tokenizer.vocab_size > config.vocab_size:
+            raise ValueError(f"{path}: the tokenizer has {tokenizer.vocab_size} ids, the model {config.vocab_size}")
     run = Run.create(out, config, tokenizer)
     run.save_weights(model)
     return run
+
+
+def export_run(run: str | Path | None, out: str | Path, *, to: str = "hf") -> str:
+    """Write a run's best model and its tokenizer as a folder that Hugging Face's transformers loads.
+
+    Returns the name of its class there; ValueError, with the reason, where there is none.
+    """
+    out = Path(out)
+    if to not in EXPORTS:
+        raise unknown("format", to, EXPORTS)
+    if out.exists():
+        raise ValueError(f"{out} is there already: choose another --out")
+    found = Run(find(run))
+    with files.write_whole(out) as folder:
+        return hf.write(found.model(), found.tokenizer(), folder)

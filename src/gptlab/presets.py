@@ -5,7 +5,7 @@ A new model is an entry of FAMILIES, a new size a line of SIZES.
 
 from typing import Any
 
-from gptlab.config import ModelConfig, TrainConfig, recipe
+from gptlab.config import RECIPES, ModelConfig, TrainConfig, recipe
 from gptlab.registry import unknown
 
 NO_BIAS: dict[str, Any] = dict(bias_qkv=False, bias_attn_out=False, bias_ffn=False)
@@ -103,7 +103,7 @@ def size(
 
 #                                 family      layers  width  heads  context  vocabulary (as many rows as the table has)
 SIZES: dict[str, dict[str, Any]] = {
-    "gptlab-fables": size("gptlab", 4, 96, 3, 144, 2048),
+    "gptlab-fables": size("gptlab", 4, 96, 3, 152, 2048),
     "gptlab-cpu": size("nanogpt-seed", 4, 64, 4, 32, 115),
     "gptlab-gpu": size("nanogpt-seed", 6, 384, 6, 64, 115),
     "nanogpt-cpu": size("nanogpt", 4, 128, 4, 64, 65),
@@ -154,7 +154,7 @@ SIZES: dict[str, dict[str, Any]] = {
 # How a preset is trained unless the user says otherwise, where it differs from the recipe.
 TRAINING: dict[str, dict[str, Any]] = {
     # Pieces of words, so that a story is a hundred and some tokens; windows that begin where stories do.
-    "gptlab-fables": dict(tokenizer="bpe", vocab_size=2048, starts="blank-lines", batch=16),
+    "gptlab-fables": dict(tokenizer="bpe", vocab_size=2048, starts="blank-lines", batch=16, lr=0.012),
 }
 
 ALIASES = {"nanogpt-seed-cpu": "gptlab-cpu", "nanogpt-seed-gpu": "gptlab-gpu"}
@@ -172,6 +172,9 @@ def preset(name: str, **changes: Any) -> ModelConfig:
 
 
 def settings_for(recipe_name: str, preset_name: str | None) -> TrainConfig:
-    """The training settings of a recipe, and of a preset where that has its own."""
+    """The training settings of a recipe, and of a preset where that has its own and the recipe says nothing."""
     settings = recipe(recipe_name)
-    return settings if preset_name is None else settings.but(preset=preset_name, **TRAINING.get(preset_name, {}))
+    if preset_name is None:
+        return settings
+    own = {k: v for k, v in TRAINING.get(preset_name, {}).items() if k not in RECIPES[recipe_name]}
+    return settings.but(preset=preset_name, **own)

@@ -109,6 +109,16 @@ TOKENIZERS = Registry(
         "char": "gptlab.text.chars:CharTokenizer",
         "bpe": "gptlab.text.bpe:BPETokenizer",
         "gpt2": "gptlab.text.gpt2:GPT2Tokenizer",
+        "hf": "gptlab.text.hf:HFTokenizer",  # of an imported model; not to be trained
+    },
+)
+OBJECTIVES = Registry(
+    "objective",
+    {
+        "next-token": "gptlab.text.objectives:NextToken",
+        "continuation": "gptlab.text.objectives:Continuation",
+        "blank-infilling": "gptlab.text.objectives:BlankInfilling",
+        "span-corruption": "gptlab.text.objectives:SpanCorruption",
     },
 )
 OPTIMIZERS = Registry(

@@ -1,5 +1,6 @@
 """The machine: which device, how many threads, and what an environment is made of."""
 
+import ctypes
 import os
 import platform
 import re
@@ -100,6 +101,21 @@ def runs_on(capability: tuple[int, int], architectures: Iterable[str]) -> bool:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, without its full stop; its type where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def memory(device: torch.device) -> int | None:
+    """Bytes of memory that a device has in all; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if os.name == "nt":
+        kilobytes = ctypes.c_ulonglong()
+        asked: Any = getattr(ctypes, "windll")  # noqa: B009 (elsewhere there is no such attribute)
+        found = asked.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes))
+        return 1024 * kilobytes.value if found else None
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
 
 
 def synchronize(device: torch.device) -> None:

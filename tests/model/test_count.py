@@ -1,12 +1,13 @@
 """Counts of parameters: of the parts, and of the whole."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptlab.config import ModelConfig
 from gptlab.model.count import count
 from gptlab.model.transformer import Transformer
-from tests.model.plain import GATES
+from tests.model.plain import CONFIGS, GATES
 from tests.test_config import MODELS
 
 SIZES = st.integers(1, 9)
@@ -31,6 +32,18 @@ def test_the_parts_sum_up(config: ModelConfig, sizes: tuple[int, int, int], head
     assert counted.norm == (2 * L + config.final_norm) * vectors * C
     assert counted.head == (0 if config.tied_embeddings else V * C) + V * config.bias_lm_head
     assert counted.non_embedding == counted.attention + counted.mlp + counted.norm
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_every_part_has_its_place(config: ModelConfig) -> None:
+    """Every parameter is of exactly one part, whatever a model is made of, and together they are all."""
+    counted = count(config)
+    assert counted.total == sum(p.numel() for p in Transformer(config).parameters())
+    C, E = config.d_model, config.d_embedding
+    assert counted.embedding == config.vocab_size * E + (2 * E * C if E != C else 0)
+    stacks = 1 + (config.n_encoder_layers > 0)
+    learned = stacks * (config.context + config.position_offset) * C if config.position == "learned" else 0
+    assert counted.position == learned + (config.context * C if config.query_layer else 0)
 
 
 def test_any_size() -> None:

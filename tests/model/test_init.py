@@ -9,7 +9,7 @@ from torch import nn
 from gptlab.config import ModelConfig
 from gptlab.model.init import SCHEMES, initialise
 from gptlab.model.transformer import Transformer, build
-from tests.model.plain import CONFIGS, random_ids
+from tests.model.plain import CONFIGS, random_ids, shrunk
 
 WIDE = ModelConfig(
     vocab_size=90, context=60, n_layers=3, d_model=64, n_heads=4, tied_embeddings=False, bias_lm_head=True
@@ -93,6 +93,70 @@ def test_scaled_starts_from_nothing() -> None:
         value = weights(model)[name]
         expected = 0.02 if name in tables else 1 / 8
         assert abs(value.std() / expected - 1) < 5 / math.sqrt(2 * value.numel()), name
+
+
+@each_scheme
+def test_deepnorm(scheme: str) -> None:
+    """Of GLM, values, attention outputs and MLPs are drawn (2 layers)^-1/2 as large as the scheme's own; q and k are
+    not. What `scaled` starts at 0 stays there."""
+    config = shrunk("glm-mini", n_layers=8, d_model=64, n_heads=4, n_kv_heads=4, head_dim=16, d_ff=96)
+    plain = config.but(norm_placement="post", residual_alpha=1.0)
+    ours, others = (weights(build(c, seed=1, init=scheme)) for c in (config, plain))
+    assert len(ours) == len(others)
+    for name, value in ours.items():
+        smaller = torch.ones(len(value))
+        if name.endswith("qkv.weight"):
+            smaller[128:] = 1 / 4
+        elif name.endswith((".out.weight", ".up.weight", ".down.weight")):
+            smaller[:] = 1 / 4
+        assert torch.allclose(value, others[name] * smaller.view(-1, *[1] * (value.ndim - 1))), name
+    q, k, v = ours["blocks.7.attention.qkv.weight"].split(64)
+    std = 0.02 if scheme == "gpt2" else 1 / 8
+    for part, expected in ((q, std), (k, std), (v, std / 4)):
+        assert abs(part.std() / expected - 1) < 5 / math.sqrt(2 * part.numel())
+
+
+@each_scheme
+@pytest.mark.parametrize("name", ["t5-mini", "lamda-mini", "palm-mini"])
+def test_small_queries_and_large_tables(name: str, scheme: str) -> None:
+    """Where scores are not divided by sqrt(D), queries are drawn so much smaller, in self- and in cross-attention;
+    where logits are multiplied by 1 / sqrt(C), the tokens' table is drawn so much larger."""
+    config = shrunk(name, d_model=64, n_heads=4, n_kv_heads=1 if "palm" in name else 4, head_dim=16, vocab_size=90)
+    found = weights(build(config, seed=1, init=scheme))
+    std = 0.02 if scheme == "gpt2" else 1 / 8
+    joined = [value for key, value in found.items() if key.endswith("qkv.weight")]
+    assert len(joined) == 2 * config.n_layers + config.n_encoder_layers if "t5" in name else config.n_layers
+    for value in joined:
+        for part, expected in ((value[:64], std / 4 if name != "palm-mini" else std), (value[64:], std)):
+            assert abs(part.std() / expected - 1) < 5 / math.sqrt(2 * part.numel())
+    table = found["embedding"]
+    assert (config.logit_scale == 1) == (name == "lamda-mini")
+    expected = 0.02 / config.logit_scale
+    assert abs(table.std() / expected - 1) < 5 / math.sqrt(2 * table.numel())
+
+
+@each_scheme
+def test_encoder_and_projections(scheme: str) -> None:
+    """Onto the residual stream of an encoder-decoder, N(0, 0.02 / sqrt(2 layers of both)); a narrow table's projections
+    keep its size, and a relative key's matrix is drawn as its layer's others."""
+    config = shrunk("t5-mini", n_layers=5, n_encoder_layers=3, d_model=64, head_dim=20, d_ff=80, d_embedding=32)
+    found = weights(build(config, seed=1, init=scheme))
+    onto = [key for key in found if key.endswith((".out.weight", ".down.weight"))]
+    assert len(onto) == 5 * 3 + 3 * 2
+    for key in onto:
+        std = float(found[key].std())
+        assert std == 0 if scheme == "scaled" else abs(std / (0.02 / 4) - 1) < 5 / math.sqrt(2 * found[key].numel()), (
+            key
+        )
+    for key, inputs in (("embedding_in.weight", 32), ("embedding_out.weight", 64)):
+        assert abs(found[key].std() * math.sqrt(inputs) - 1) < 5 / math.sqrt(2 * found[key].numel())
+    gopher = weights(build(shrunk("gopher-mini", d_model=64), seed=1, init=scheme))
+    std = 0.02 if scheme == "gpt2" else 1 / 8
+    for layer in range(3):
+        relative = f"blocks.{layer}.attention.relative"
+        matrix = gopher[f"{relative}.weight"]
+        assert abs(matrix.std() / std - 1) < 5 / math.sqrt(2 * matrix.numel())
+        assert not gopher[f"{relative}.content_bias"].any() and not gopher[f"{relative}.position_bias"].any()
 
 
 def test_an_unknown_scheme() -> None:

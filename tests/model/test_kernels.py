@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gptlab.model.kernels import reference, sdpa
-from gptlab.model.masks import Mask, mask
+from gptlab.model.masks import Mask, everything, mask
 from tests.model.plain import error
 
 B, T, S, D = 2, 5, 7, 3
@@ -76,15 +76,27 @@ def test_dropout_of_the_pattern() -> None:
         assert 0.6 < out.mean() < 1.4 and kept.min() < 4 and kept.max() == 4
 
 
-def test_the_mask() -> None:
-    """A query sees the keys at its position and before, and no padding; rows of positions may differ."""
-    q_pos, k_pos = torch.tensor([[1, 2], [0, 5]]), torch.tensor([[0, 1, 2], [5, 4, 0]])
-    valid = torch.tensor([[True, True, True], [True, False, True]])
-    for given in (None, valid):
-        seen = mask(q_pos, k_pos, valid=given)
-        assert not seen.causal and seen.allowed is not None and seen.allowed.shape == (2, 1, 2, 3)
-        for b in range(2):
-            for t in range(2):
-                for s in range(3):
-                    expected = k_pos[b, s] <= q_pos[b, t] and (given is None or valid[b, s])
-                    assert seen.allowed[b, 0, t, s] == expected
+@pytest.mark.parametrize("band", [0, 1, 2, 4])
+@pytest.mark.parametrize("prefix", [None, [2, 0], [5, 1]], ids=str)
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_mask(band: int, prefix: list[int] | None, padded: bool) -> None:
+    """A query sees the keys at its position and before, so many back as the band is wide, and the prefix, wherever it
+    stands; but no padding. Rows of positions may differ."""
+    q_pos, k_pos = torch.tensor([[1, 2], [0, 5]]), torch.tensor([[0, 1, 2, 4], [5, 4, 0, 1]])
+    valid = torch.tensor([[True, True, True, True], [True, False, True, True]]) if padded else None
+    first = None if prefix is None else torch.tensor(prefix)
+    seen = mask(q_pos, k_pos, valid=valid, prefix=first, band=band)
+    assert not seen.causal and seen.allowed is not None and seen.allowed.shape == (2, 1, 2, 4)
+    for b in range(2):
+        for t in range(2):
+            for s in range(4):
+                back = int(q_pos[b, t] - k_pos[b, s])
+                expected = back in range(band or 99) or (prefix is not None and int(k_pos[b, s]) in range(prefix[b]))
+                assert seen.allowed[b, 0, t, s] == (expected and (valid is None or bool(valid[b, s])))
+
+
+def test_everything() -> None:
+    """An encoder's query sees all keys but padding."""
+    valid = torch.tensor([[True, True, False], [False, False, False]])
+    allowed = everything(valid).allowed
+    assert everything(None) == Mask(False) and allowed is not None and torch.equal(allowed[:, 0, 0], valid)

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptlab.registry import TOKENIZERS
-from gptlab.text.bpe import BPETokenizer
+from gptlab.text.bpe import BPETokenizer, library_tokenizer
 from gptlab.text.chars import CharTokenizer
 from gptlab.text.gpt2 import GPT2Tokenizer
+from gptlab.text.hf import HFTokenizer
 from gptlab.text.tokenizer import (
     LIMIT,
     Tokenizer,
@@ -53,6 +54,12 @@ def bpe() -> BPETokenizer:
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     if request.param == "gpt2":
         return request.getfixturevalue("gpt2")
+    if request.param == "hf":  # as OPT's: with special tokens before all others
+        data = train("bpe", ["<s></s>" + SAMPLE]).to_json()["tokenizers"]
+        words = dict.fromkeys(("<s>", "</s>")) | data["model"]["vocab"]
+        model = library_tokenizer(data | {"model": data["model"] | {"vocab": {w: i for i, w in enumerate(words)}}})
+        model.add_special_tokens(["<s>", "</s>"])
+        return HFTokenizer(model)
     return train(request.param, [SAMPLE])
 
 

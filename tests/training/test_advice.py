@@ -29,7 +29,7 @@ HIGH = {"steps": 150, "warmup": 150, "lr": 1.0, "lr_adam": 1.0, "clip": None}  #
 
 
 def fables(lang: str, characters: int) -> str:
-    told = "".join(story.text + SEPARATOR for story in islice(stories((lang,)), characters // 100))
+    told = "".join(story.text + SEPARATOR for story in islice(stories((lang,)), characters // 300))
     assert len(told) >= characters
     return told[:characters]
 
@@ -38,14 +38,14 @@ def trained(
     path: Path, text: str, listeners: Sequence[Listener] = (), *, width: int = 32, **settings: Any
 ) -> tuple[Run, list[str]]:
     """A run of a small model on a text, 9/10 of it to train on, begun or gone on with; what was said."""
-    config = recipe(settings.pop("recipe", "default")).but(batch=8, **settings)
+    config = recipe(settings.pop("recipe", "default")).but(batch=8, save_every=1000, **settings)
     config = resolved(config, steps=config.steps or 0)
     cut = len(text) * 9 // 10
     # As in any training: a vocabulary of all characters, or merges learned on the training part.
     tokenizer = tokenizers.train(
         config.tokenizer, [text if config.tokenizer == "char" else text[:cut]], config.vocab_size
     )
-    shape = preset("gptlab-cpu", context=16, n_layers=2, d_model=width, n_heads=2, vocab_size=tokenizer.vocab_size)
+    shape = preset("gptlab-cpu", context=16, n_layers=1, d_model=width, n_heads=2, vocab_size=tokenizer.vocab_size)
     model = build(shape, init=config.init, dropout=config.dropout)
     trainer = Trainer(model, tokenizer.encode(text[:cut]), tokenizer.encode(text[cut:]), config)
     run = Run(path) if path.exists() else Run.create(path, shape, tokenizer, train=config)
@@ -94,7 +94,6 @@ def test_a_bad_training_is_told_what_is_wrong(tmp_path: Path, name: str, setting
     ("lang", "settings"),
     [
         ("en", {}),
-        ("pl", {}),
         ("it", {"tokenizer": "bpe", "vocab_size": 400}),
         ("fr", {"tokenizer": "bpe", "vocab_size": 800}),
         ("pt", {"recipe": "classic", "width": 128}),  # for less, its rate is too low indeed

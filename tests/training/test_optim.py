@@ -3,10 +3,11 @@ import torch
 from torch import Tensor, nn
 
 import gptlab
-from gptlab.config import TrainConfig
+from gptlab.config import ModelConfig, TrainConfig
 from gptlab.model.attention import Attention
 from gptlab.model.transformer import Transformer
 from gptlab.training.optim import Muon, adamw, muon, orthogonal
+from tests.model.plain import CONFIGS, GATES
 
 
 def toy(seed: int = 0) -> Transformer:
@@ -112,6 +113,27 @@ def test_every_parameter_is_in_exactly_one_group() -> None:
     before = [p.detach().clone() for p in model.parameters()]
     optimizer.step(1.0)
     assert all((p != q).any() for p, q in zip(model.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_the_groups_of_any_architecture(config: ModelConfig) -> None:
+    """Of every model, Muon has the matrices inside the blocks of both stacks and AdamW the rest; of those that are
+    several matrices in one, Muon knows where each ends."""
+    model = Transformer(config)
+    matrices, rest = muon(model, TrainConfig()).members  # type: ignore[attr-defined]
+    named = dict(model.named_parameters())
+    assert {**matrices.named, **rest.named} == named and not matrices.named.keys() & rest.named.keys()
+    inside = {f"{root}blocks.{i}." for root in ("", "encoder.") for i in range(9)}
+    assert set(matrices.named) == {n for n, p in named.items() if p.ndim == 2 and n.startswith(tuple(inside))}
+    H, K, D, ff = config.n_heads, config.n_kv_heads, config.head_dim, config.d_ff
+    for name, p in matrices.named.items():
+        expected = (len(p),)
+        if name.endswith("qkv.weight"):
+            expected = (H * D, K * D, K * D)
+        elif name.endswith("up.weight"):
+            expected = (ff, ff) if config.activation in GATES else (ff,)
+        assert matrices.sections[name] == expected and sum(expected) == len(p), name
+    assert adamw(model, TrainConfig()).named == named  # type: ignore[attr-defined]
 
 
 def test_sections_are_those_of_the_attention() -> None:

@@ -19,29 +19,40 @@ from torch import Tensor
 from gptlab.config import SampleConfig
 from gptlab.generate import sampling
 from gptlab.model.cache import Cache
+from gptlab.model.layouts import begin, room
 from gptlab.model.transformer import Transformer
 from gptlab.seeds import key
-from gptlab.text.tokenizer import Tokenizer, prompt_ids, within
+from gptlab.text.tokenizer import Tokenizer, prompt_ids, special_id, within
 
 
 class Reader:
-    """The model as a reader of N texts of the same length: `read` gives the logits after their last token."""
+    """The model as a reader of N texts of the same length: `read` gives the logits after their last token.
 
-    def __init__(self, model: Transformer, *, window: str) -> None:
+    given: the prompt (G,), which an encoder reads, or a prefix sees both ways; such models have no second window,
+    and `left` is how many tokens they can write.
+    """
+
+    def __init__(self, model: Transformer, given: Tensor, n: int, *, window: str) -> None:
         self.model, self.window = model, window
         self.cache: Cache | None = None
+        self.causal = model.config.category == "causal"
+        # The prompt's end is what matters most where it does not fit as a whole.
+        most = room(model.config) // 2 if model.config.category == "prefix" else room(model.config)
+        self.begun = begin(model.config, (given if self.causal else given[-most:]).expand(n, -1))
+        self.first = self.begun["ids"]
+        self.left = None if self.causal else model.context - self.first.shape[1] + 1
 
-    def read(self, ids: Tensor) -> Tensor:
-        """ids (N, T): all tokens so far, of which those that the cache holds are not read again -> (N, V)."""
+    def read(self, written: Tensor) -> Tensor:
+        """written (N, T): all tokens so far, of which those that the cache holds are not read again -> (N, V)."""
         context = self.model.context
-        total = ids.shape[1]
-        if self.window == "slide" and total > context:
+        ids = torch.cat([self.first, written], 1)
+        if self.window == "slide" and self.causal and ids.shape[1] > context:
             return self.model(ids[:, -context:])[:, -1]
         if self.cache is None:
             parameter = self.model.embedding
             self.cache = Cache(self.model.config, len(ids), device=parameter.device, dtype=parameter.dtype)
-            new = ids[:, -context:]
-        elif self.cache.length == context:
+            return self.model(**{**self.begun, "ids": ids[:, -context:]}, cache=self.cache)[:, -1]
+        if self.cache.length == context:
             self.cache.clear()
             new = ids[:, -max(1, context // 2) :]
         else:
@@ -59,25 +70,24 @@ def tokens(
     (prompt, config, i) and not on n.
     """
     device = model.embedding.device
-    T = len(prompt)
-    ids = torch.zeros(n, T + config.tokens, dtype=torch.long, device=device)
-    ids[:, :T] = torch.as_tensor(np.asarray(prompt, dtype=np.int64))
+    given = torch.as_tensor(np.asarray(prompt, dtype=np.int64), device=device)
+    ids = torch.zeros(n, config.tokens, dtype=torch.long, device=device)
     uniforms = torch.stack(
         [torch.from_numpy(np.random.default_rng(key(config.seed, "sample", i)).random(config.tokens)) for i in range(n)]
     )
     seen = torch.zeros(n, model.vocab_size, device=device)
-    seen.scatter_add_(1, ids[:, :T], torch.ones(n, T, device=device))
+    seen += torch.bincount(given, minlength=model.vocab_size)
     written = torch.zeros_like(seen)
-    reader = Reader(model, window=config.window)
+    reader = Reader(model, given, n, window=config.window)
     one = torch.ones(n, 1, device=device)
-    for step in range(config.tokens):
-        logits = reader.read(ids[:, : T + step]).float()
+    for step in range(config.tokens if reader.left is None else min(config.tokens, reader.left)):
+        logits = reader.read(ids[:, :step]).float()
         bent = sampling.bent(logits, config, bias=bias, seen=seen, written=written)
         chosen = sampling.choose(bent, uniforms[:, step], greedy=config.temperature == 0)[:, None]
         yield chosen[:, 0], logits.log_softmax(-1).gather(1, chosen)[:, 0]
         seen.scatter_add_(1, chosen, one)
         written.scatter_add_(1, chosen, one)
-        ids[:, T + step] = chosen[:, 0]
+        ids[:, step] = chosen[:, 0]
 
 
 @dataclass
@@ -101,13 +111,13 @@ class Sample:
         self.logprobs.append(logprob)
         return self.release(self.decoder.decode(piece))
 
-    def finish(self) -> str:
+    def finish(self, reason: str = "length") -> str:
         """No more tokens: what was held back is certain now."""
         if self.reason:
             return ""
         certain = self.release(self.decoder.decode(b"", final=True))
         if not self.reason:
-            self.reason = "length"
+            self.reason = reason
             self.text += self.held
             certain += self.held
             self.held = ""
@@ -175,13 +185,16 @@ def generate(
 def spelled(
     steps: Iterator[tuple[Tensor, Tensor]], tokenizer: Tokenizer, samples: list[Sample]
 ) -> Iterator[tuple[int, str, Sample]]:
-    """Tokens as text; what `generate` iterates over."""
+    """Tokens as text; what `generate` iterates over. A token <end> ends it, where the tokenizer has one."""
+    end = special_id(tokenizer, "<end>") if "<end>" in tokenizer.specials else -1
     for chosen, logprobs in steps:
         for i, (token, logprob) in enumerate(zip(chosen.tolist(), logprobs.tolist(), strict=True)):
             sample = samples[i]
             if sample.reason:
                 continue
             text = sample.add(token, logprob, tokenizer.pieces[token])
+            if token == end:
+                text += sample.finish("stop")
             if text or sample.reason:
                 yield i, text, sample
         if all(sample.reason for sample in samples):

@@ -14,6 +14,7 @@ from gptlab.model.cache import Cache
 from gptlab.model.kernels import Kernel
 from gptlab.model.masks import Mask
 from gptlab.model.positions.base import Position
+from gptlab.model.taps import tap
 
 
 @dataclass
@@ -98,7 +99,10 @@ class Attention(nn.Module):
 
     def collect(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask, bias: Tensor | None) -> Tensor:
         dropout = self.dropout.p if self.training else 0.0
-        out, _ = self.kernel(q, k, v, mask=mask, bias=bias, scale=self.scale, dropout=dropout)
+        out, pattern = self.kernel(q, k, v, mask=mask, bias=bias, scale=self.scale, dropout=dropout)
+        for name, x in (("q", q), ("k", k), ("v", v), ("pattern", pattern), ("z", out)):
+            if x is not None:
+                tap(self, name, x)
         return self.dropout(self.out(out.transpose(1, 2).flatten(2)))
 
     def queries(self, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from gptlab.model.attention import Attention, Scene
 from gptlab.model.mlps import MLP
 from gptlab.model.residuals import Branch
+from gptlab.model.taps import tap
 
 
 class Block(nn.Module):
@@ -21,7 +22,10 @@ class Block(nn.Module):
         self.attention, self.cross, self.mlp, self.residual = attention, cross, mlp, residual
 
     def forward(self, x: Tensor, scene: Scene) -> Tensor:
-        return self.residual(x, self.branches(scene))
+        tap(self, "resid_pre", x)
+        x = self.residual(x, self.branches(scene))
+        tap(self, "resid_post", x)
+        return x
 
     def branches(self, scene: Scene) -> Sequence[Branch]:
         attention = partial(self.attention, scene=scene)

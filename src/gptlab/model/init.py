@@ -45,15 +45,16 @@ def rules(config: ModelConfig, scheme: str) -> dict[str, Draw]:
     inner, outer = normal(0.02), normal(0.02 / math.sqrt(2 * (config.n_layers + config.n_encoder_layers)))
     if scheme == "scaled":
         inner, outer = fan_in(1.0), constant(0.0)
-    # Where the architecture makes logits small by a factor, the table makes up for it (PaLM and T5 begin with N(0, 1)).
-    table = normal(0.02 if config.logit_scale == 1 else 1.0)
+    # Where the architecture makes logits small by a factor, the table makes up for it. With PaLM's and T5's own N(0, 1)
+    # every token would foretell itself at first, far above the loss of guessing.
+    table = normal(0.02 / config.logit_scale)
     return {
         "*bias": constant(0.0),
         "*norm*.weight": constant(1.0),
         "embedding": table,
         "head": table,
         "query": normal(0.02),
-        "position.weight": normal(0.02),
+        "*position.weight": normal(0.02),
         "*position.buckets": normal(0.02),
         "embedding_in.weight": fan_in(1.0),
         "embedding_out.weight": fan_in(1.0),

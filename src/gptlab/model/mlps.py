@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gptlab.model.taps import tap
+
 
 def relu(x: Tensor) -> Tensor:
     """max(x, 0)"""
@@ -68,4 +70,6 @@ class MLP(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.down(self.activation(self.up(x))))
+        hidden = self.activation(self.up(x))
+        tap(self, "hidden", hidden)
+        return self.dropout(self.down(hidden))

@@ -4,11 +4,14 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from gptlab.model.taps import tap
+
 Branch = Callable[[Tensor], Tensor]
+BETWEEN = ("resid_mid", "resid_mid_cross")  # the taps after the first branch, and after a second that is not the last
 
 
 class Residual(nn.Module):
-    """What the layouts share: a norm for each branch, or as many as `norms_for` says."""
+    """What the layouts share: a norm for each branch, or as many as `norms_for` says, and branch after branch."""
 
     def __init__(self, norms: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -18,23 +21,30 @@ class Residual(nn.Module):
     def norms_for(branches: int) -> int:
         return branches
 
+    def forward(self, x: Tensor, branches: Sequence[Branch]) -> Tensor:
+        for number, (norm, branch) in enumerate(zip(self.norms, branches, strict=True)):
+            if number:
+                tap(self, BETWEEN[number - 1], x)
+            x = self.joined(x, norm, branch)
+        return x
+
+    def joined(self, x: Tensor, norm: nn.Module, branch: Branch) -> Tensor:
+        """What a branch makes of the stream x."""
+        raise NotImplementedError
+
 
 class PreNorm(Residual):
     """x + f(norm(x)), branch after branch: GPT-2's (Radford et al. 2019, section 2.3)."""
 
-    def forward(self, x: Tensor, branches: Sequence[Branch]) -> Tensor:
-        for norm, branch in zip(self.norms, branches, strict=True):
-            x = x + branch(norm(x))
-        return x
+    def joined(self, x: Tensor, norm: nn.Module, branch: Branch) -> Tensor:
+        return x + branch(norm(x))
 
 
 class PostNorm(Residual):
     """norm(x + f(x)), branch after branch: the first Transformer's (Vaswani et al. 2017, section 3.1)."""
 
-    def forward(self, x: Tensor, branches: Sequence[Branch]) -> Tensor:
-        for norm, branch in zip(self.norms, branches, strict=True):
-            x = norm(x + branch(x))
-        return x
+    def joined(self, x: Tensor, norm: nn.Module, branch: Branch) -> Tensor:
+        return norm(x + branch(x))
 
 
 class DeepNorm(Residual):
@@ -48,11 +58,9 @@ class DeepNorm(Residual):
         super().__init__(norms)
         self.alpha = residual_alpha
 
-    def forward(self, x: Tensor, branches: Sequence[Branch]) -> Tensor:
-        for norm, branch in zip(self.norms, branches, strict=True):
-            h = norm(x)
-            x = self.alpha * h + branch(h)
-        return x
+    def joined(self, x: Tensor, norm: nn.Module, branch: Branch) -> Tensor:
+        h = norm(x)
+        return self.alpha * h + branch(h)
 
 
 class Parallel(Residual):

@@ -18,6 +18,7 @@ from gptlab.model.init import initialise
 from gptlab.model.masks import Mask, everything, mask
 from gptlab.model.mlps import MLP
 from gptlab.model.positions.base import Position
+from gptlab.model.taps import tap
 from gptlab.registry import ACTIVATIONS, NORMS, POSITIONS, RESIDUALS
 
 
@@ -38,6 +39,7 @@ class Stack(nn.Module):
 
     def run(self, x: Tensor, positions: Tensor, scene: Scene) -> Tensor:
         """Embedded tokens (B, T, C) -> what the blocks make of them, (B, T, C)."""
+        tap(self, "embed", x)
         x = self.dropout(self.embedding_norm(self.position.embed(x, positions)))
         for block in self.blocks:
             x = block(x, scene)
@@ -100,13 +102,15 @@ class Transformer(Stack):
         if held + T > self.context:
             raise ValueError(f"{held + T} tokens exceed the context of {self.context}")
         memory, source_valid = self.encoded(source, source_valid, cache)
-        prefix = self.prefixed(prefix, held, T, cache)
-        plain = positions is None and valid is None and prefix is None and (cache is None or not cache.padded)
+        plain = positions is None and valid is None and (cache is None or not cache.padded)
         if positions is None:
             positions = torch.arange(held, held + T, device=ids.device)[None]
+        prefix = self.prefixed(prefix, positions, cache)
+        plain = plain and prefix is None
         k_pos, k_valid = positions, valid
         if cache is not None:
             cache.begin(positions, valid)
+            cache.prefix = prefix
             k_pos = cache.k_pos[:, : cache.length]
             k_valid = cache.valid[:, : cache.length] if cache.padded else None
 
@@ -120,7 +124,9 @@ class Transformer(Stack):
         scene.memory, scene.memory_mask = memory, everything(source_valid)
         scene.query = None if self.query is None else F.embedding(positions, self.query)
         x = self.embedding_out(self.run(x, positions, scene)) * self.logit_scale
-        return F.linear(x, self.embedding if self.head is None else self.head, self.head_bias)
+        logits = F.linear(x, self.embedding if self.head is None else self.head, self.head_bias)
+        tap(self, "logits", logits)
+        return logits
 
     def embed(self, ids: Tensor) -> Tensor:
         """(B, T) -> (B, T, C), without positions."""
@@ -145,15 +151,16 @@ class Transformer(Stack):
             cache.source_valid = valid
         return self.encoder(self.embed(source), valid), valid
 
-    def prefixed(self, prefix: Tensor | None, held: int, T: int, cache: Cache | None) -> Tensor | None:
-        """The prefix that these tokens may look at; the cache remembers it."""
+    def prefixed(self, prefix: Tensor | None, positions: Tensor, cache: Cache | None) -> Tensor | None:
+        """The prefix that tokens at these positions may look at: with a cache, it is read whole in the first call."""
         if cache is None:
             return prefix
-        if prefix is not None:
-            if held or int(prefix.max()) > T:
-                raise ValueError(f"a prefix of {int(prefix.max())} tokens must be read at once, not in pieces of {T}")
-            cache.prefix = prefix
-        return cache.prefix
+        if prefix is None:
+            return cache.prefix
+        if cache.length or bool((prefix > positions[:, -1] + 1).any()):  # by positions: padding is no part of it
+            longest, T = int(prefix.max()), positions.shape[1]
+            raise ValueError(f"a prefix of {longest} tokens must be read at once, not in pieces of {T}")
+        return prefix
 
 
 def norm_of(config: ModelConfig, width: int = 0) -> nn.Module:

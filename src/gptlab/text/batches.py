@@ -1,4 +1,4 @@
-"""ids -> batches: each a function of (ids, seed, step), never of which batches came before.
+"""ids -> windows: each a function of (ids, seed, step), never of which batches came before.
 
 B windows, T tokens each.
 """
@@ -7,6 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gptlab.seeds import key
+
+
+def generator(*parts: int | str) -> np.random.Generator:
+    """A generator whose draws depend on all parts, and on nothing else; see `seeds.key`."""
+    return np.random.Generator(np.random.Philox(key(*parts)))
 
 
 def windows(
@@ -18,18 +23,17 @@ def windows(
     step: int = 0,
     stream: str = "train",
     starts: NDArray[np.int64] | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """`count` random windows: inputs x and targets y, both (B, T), where y[:, t] follows x[:, t] in the text.
+) -> NDArray[np.int64]:
+    """`count` random windows of `context` tokens, and the token after each: (B, T + 1).
 
     ids: a text's tokens, at least context + 1 of them (a memory map is read only where windows fall); stream:
     keeps the draws of training and evaluation apart; starts: where windows may begin, by default anywhere. Every
     start is as likely as any other.
     """
-    generator = np.random.Generator(np.random.Philox(key(seed, stream, step)))
-    drawn = generator.integers(0, len(ids) - context if starts is None else len(starts), size=count)
+    places = len(ids) - context if starts is None else len(starts)
+    drawn = generator(seed, stream, step).integers(0, places, size=count)
     starts = drawn if starts is None else starts[drawn]
-    rows = ids[starts[:, None] + np.arange(context + 1)].astype(np.int64)
-    return rows[:, :-1], rows[:, 1:]
+    return ids[starts[:, None] + np.arange(context + 1)].astype(np.int64)
 
 
 def occurrences(ids: NDArray[np.unsignedinteger], pattern: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:

@@ -96,12 +96,14 @@ class BPETokenizer:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        from tokenizers import Tokenizer
+        return cls(library_tokenizer(data["tokenizers"]), data.get("specials", ()))
 
-        try:
-            model = Tokenizer.from_str(json.dumps(data["tokenizers"]))
-        except KeyError:
-            raise
-        except Exception as error:  # the library raises nothing more exact
-            raise ValueError(f"the tokenizers library cannot read it: {error}") from error
-        return cls(model, data.get("specials", ()))
+
+def library_tokenizer(data: dict[str, Any]) -> "tokenizers.Tokenizer":
+    """What the library makes of its own JSON; ValueError where it cannot."""
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_str(json.dumps(data))
+    except Exception as error:  # the library raises nothing more exact
+        raise ValueError(f"the tokenizers library cannot read it: {error}") from error

@@ -8,28 +8,43 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gptlab.model.layouts import begin, room
 from gptlab.model.transformer import Transformer
-from gptlab.text.batches import windows
-from gptlab.training.loss import IGNORED, summed
+from gptlab.text.batches import generator, windows
+from gptlab.text.objectives import IGNORED, Batch, NextToken, Objective
+from gptlab.training.loss import summed
 
+NEXT_TOKEN = NextToken()
 CHUNK = 8192  # tokens that are evaluated at once: bounds memory, not the result
 
 
 @torch.inference_mode()
 def window_loss(
-    model: Transformer, ids: NDArray[np.unsignedinteger], *, count: int, seed: int = 0, context: int | None = None
+    model: Transformer,
+    ids: NDArray[np.unsignedinteger],
+    *,
+    count: int,
+    seed: int = 0,
+    context: int | None = None,
+    objective: Objective = NEXT_TOKEN,
 ) -> float:
     """Nats per token: the mean over every position of `count` random windows of exactly `context` tokens.
+
+    With another objective than the next token, the mean over what it asks of them.
 
     The same (ids, seed, count) are the same windows, so two models are compared on the same text.
     """
     context = context or model.context
     was_training = model.training
     model.eval()
-    x, y = (torch.from_numpy(a) for a in windows(ids, count=count, context=context, seed=seed, stream="evaluate"))
-    total = sum(nats(model, *pair) for pair in zip(*chunks(x, y), strict=True))
+    rows = windows(ids, count=count, context=context, seed=seed, stream="evaluate")
+    total, asked, at_once = 0.0, 0, max(1, CHUNK // context)
+    for first in range(0, count, at_once):
+        batch = objective(rows[first : first + at_once], generator(seed, "evaluate-objective", first))
+        total += batch_nats(model, batch).double().item()
+        asked += int((batch.targets != IGNORED).sum())
     model.train(was_training)
-    return total / y.numel()
+    return total / asked
 
 
 @dataclass(frozen=True)
@@ -58,7 +73,7 @@ def sliding_nats(
     Windows of the model's context advance by `stride` tokens (default half the context, at least 1), so after
     the first window each prediction sees at least context - stride tokens. limit: only so many predictions.
     """
-    context = model.context
+    context = room(model.config)
     stride = stride or max(1, context // 2)
     if not 1 <= stride <= context:
         raise ValueError(f"stride must be from 1 to the context of {context}, not {stride}")
@@ -97,15 +112,16 @@ def story_nats(
     was_training = model.training
     model.eval()
     total = 0.0
+    context = room(model.config)
     given = len(separator) - 1  # of the predicted tokens, these belong to the separator in front
     rows = [np.concatenate([separator, story, separator]) for story in stories]
-    for row in (row for row in rows if len(row) - 1 > model.context):
+    for row in (row for row in rows if len(row) - 1 > context):
         total += sliding_nats(model, row)[0]
         if given:
             total -= sliding_nats(model, separator)[0]
     # Side by side, the shorter ones filled up behind their end, where no earlier token looks.
-    fitting = sorted((row for row in rows if len(row) - 1 <= model.context), key=len)
-    at_once = max(1, CHUNK // model.context)
+    fitting = sorted((row for row in rows if len(row) - 1 <= context), key=len)
+    at_once = max(1, CHUNK // context)
     for group in (fitting[i : i + at_once] for i in range(0, len(fitting), at_once)):
         x, y = np.zeros((len(group), len(group[-1]) - 1), np.int64), np.full((len(group), len(group[-1]) - 1), IGNORED)
         for i, row in enumerate(group):
@@ -120,10 +136,25 @@ def chunks(x: Tensor, y: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     return list(x.split(rows)), list(y.split(rows))
 
 
-def nats(model: Transformer, x: Tensor, y: Tensor, *, last: int | None = None) -> float:
-    """Summed over all positions, or over the last few of each row; added up in double precision."""
+def batch_nats(model: Transformer, batch: Batch) -> Tensor:
+    """Summed over what a batch asks, a scalar."""
     device = model.embedding.device
-    logits, y = model(x.to(device)), y.to(device)
-    if last is not None:
-        logits, y = logits[:, -last:], y[:, -last:]
+    given = {name: None if a is None else torch.from_numpy(a).to(device) for name, a in vars(batch).items()}
+    targets = given.pop("targets")
+    assert targets is not None
+    return summed(model(**given).float(), targets)
+
+
+def nats(model: Transformer, x: Tensor, y: Tensor, *, last: int | None = None) -> float:
+    """Summed over all positions, or over the last few of each row; added up in double precision.
+
+    x and y are (B, T), y[:, t] following x[:, t]. A model that is no plain decoder is given what stands before the
+    first token that is asked, and the rest to go on with.
+    """
+    device = model.embedding.device
+    x, y = x.to(device), y.to(device)
+    y = y if last is None else y[:, -last:]
+    inputs = begin(model.config, x[:, : x.shape[1] - y.shape[1] + 1])
+    inputs["ids"] = torch.cat([inputs["ids"], x[:, x.shape[1] - y.shape[1] + 1 :]], 1)
+    logits = model(**inputs)[:, -y.shape[1] :]
     return summed(logits.float(), y).double().item()

@@ -26,9 +26,9 @@ from gptlab.model.transformer import Transformer
 from gptlab.registry import OPTIMIZERS
 from gptlab.run import Run, State, load_weights, tensors
 from gptlab.seeds import key
-from gptlab.text.batches import windows
+from gptlab.text.batches import generator, windows
+from gptlab.text.objectives import IGNORED, Objective
 from gptlab.training import evaluate
-from gptlab.training.loss import summed
 from gptlab.training.optim import Optimizer
 from gptlab.training.schedule import rate
 
@@ -99,37 +99,36 @@ class Trainer:
         config: TrainConfig,
         *,
         starts: NDArray[np.int64] | None = None,
+        objective: Objective = evaluate.NEXT_TOKEN,
         measures: Mapping[str, Callable[[Transformer], float]] = MappingProxyType({}),
     ) -> None:
-        """starts: where training windows may begin, by default anywhere; measures: what else an evaluation records,
-        by name, beside the validation loss."""
+        """starts: where training windows may begin, by default anywhere; objective: what is asked of them; measures:
+        what else an evaluation records, by name, beside the validation loss."""
         self.model, self.train_ids, self.val_ids, self.config = model, train_ids, val_ids, config
-        self.starts, self.measures = starts, measures
+        self.starts, self.objective, self.measures = starts, objective, measures
         self.device = model.embedding.device
         self.optimizer: Optimizer = OPTIMIZERS[config.optimizer](model, config)
 
     def step(self, step: int, fraction: float) -> tuple[Tensor, Tensor]:
         """One optimizer step; the training loss in nats per token, and the norm of its gradient."""
         config = self.config
-        x, y = (
-            torch.from_numpy(a).to(self.device, non_blocking=True)
-            for a in windows(
-                self.train_ids,
-                count=config.batch,
-                context=self.model.context,
-                seed=config.seed,
-                step=step,
-                starts=self.starts,
-            )
+        rows = windows(
+            self.train_ids,
+            count=config.batch,
+            context=self.model.context,
+            seed=config.seed,
+            step=step,
+            starts=self.starts,
         )
-        rows = config.batch // config.accumulate
+        batch = self.objective(rows, generator(config.seed, "objective", step))
+        asked = int((batch.targets != IGNORED).sum())
         total = torch.zeros((), device=self.device)
         for parameter in self.model.parameters():
             parameter.grad = None
-        for part, (xs, ys) in enumerate(zip(x.split(rows), y.split(rows), strict=True)):
+        for part, chunk in enumerate(batch.split(config.accumulate)):
             if config.dropout:
                 torch.manual_seed(key(config.seed, "dropout", step, part))
-            loss = summed(self.model(xs), ys) / y.numel()
+            loss = evaluate.batch_nats(self.model, chunk) / asked
             loss.backward()
             total += loss.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or math.inf)
@@ -138,12 +137,15 @@ class Trainer:
 
     def evaluate(self, config: TrainConfig) -> float:
         assert config.eval_windows is not None
-        return evaluate.window_loss(self.model, self.val_ids, count=config.eval_windows, seed=config.seed)
+        return evaluate.window_loss(
+            self.model, self.val_ids, count=config.eval_windows, seed=config.seed, objective=self.objective
+        )
 
     def measure(self, minutes: float, *, seconds: float = 3.0) -> int:
         """How many steps fit into `minutes`, evaluations included, by trying some on a copy."""
         began = time.perf_counter()
-        trial = Trainer(copy.deepcopy(self.model), self.train_ids, self.val_ids, self.config, starts=self.starts)
+        model = copy.deepcopy(self.model)
+        trial = Trainer(model, self.train_ids, self.val_ids, self.config, starts=self.starts, objective=self.objective)
         trial.model.train()
         done, started = 0, began
         while done < 5 or time.perf_counter() - started < min(seconds, minutes * 6):

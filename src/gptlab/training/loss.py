@@ -6,7 +6,7 @@ B batch, T tokens, V vocabulary.
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORED = -100  # a target that is none: padding, or what a task gives and does not ask
+from gptlab.text.objectives import IGNORED
 
 
 def summed(logits: Tensor, targets: Tensor) -> Tensor:

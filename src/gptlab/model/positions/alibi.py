@@ -18,14 +18,14 @@ def slopes(heads: int) -> list[float]:
 
 
 class ALiBi(Position):
-    """bias = -slope_h (q_pos - k_pos)"""
+    """bias = -slope_h |q_pos - k_pos|: keys ahead, where a query sees them, count as those behind."""
 
     def __init__(self, *, n_heads: int) -> None:
         super().__init__()
         self.slopes = slopes(n_heads)
 
     def once(self, q_pos: Tensor, k_pos: Tensor, dtype: torch.dtype) -> Tensor:
-        distance = (q_pos[:, None, :, None] - k_pos[:, None, None, :]).to(dtype)
+        distance = (q_pos[:, None, :, None] - k_pos[:, None, None, :]).abs().to(dtype)
         return -distance * torch.tensor(self.slopes, dtype=dtype, device=q_pos.device)[:, None, None]
 
     def bias(self, q: Tensor, k: Tensor, shared: Tensor, own: nn.Module | None) -> Tensor:

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 class Position(nn.Module):
     """One object for a whole stack of blocks; what differs from layer to layer is in `of_layer`."""
 
+    def __init__(self) -> None:  # with no options of its own, as `registry.options` reads them
+        super().__init__()
+
     def of_layer(self) -> nn.Module | None:
         """Parameters that each layer's attention keeps for itself, and that `bias` is given back."""
         return None

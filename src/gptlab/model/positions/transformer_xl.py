@@ -26,14 +26,15 @@ class RelativeKey(nn.Module):
 
 
 class TransformerXL(Position):
-    """score = ((q + u) k + (q + v) W R[q_pos - k_pos]) / sqrt(D), R[n] = the sines, then the cosines, of n
+    """score = ((q + u) k + (q + v) W R[q_pos - k_pos]) scale, R[n] = the sines, then the cosines, of n
 
-    In three parts: q k / sqrt(D) is the kernel's own, the rest is the bias. Keys ahead count as distance 0: no causal
+    In three parts: q k scale is the kernel's own, the rest is the bias. Keys ahead count as distance 0: no causal
     mask lets them be seen.
     """
 
-    def __init__(self, *, context: int, d_model: int, n_heads: int, head_dim: int) -> None:
+    def __init__(self, *, context: int, d_model: int, n_heads: int, head_dim: int, attention_scale: str) -> None:
         super().__init__()
+        self.scale = 1.0 if attention_scale == "none" else head_dim**-0.5
         self.context, self.shape = context, (d_model, n_heads, head_dim)
 
     def of_layer(self) -> RelativeKey:
@@ -52,4 +53,4 @@ class TransformerXL(Position):
         content = (u * k.repeat_interleave(H // k.shape[1], dim=1)).sum(-1)[:, :, None, :]  # (B, H, 1, S)
         r_HND = F.linear(R_NC, own.weight).view(-1, H, D).transpose(0, 1)
         position = ((q + v) @ r_HND.mT).gather(-1, distance[:, None].expand(len(q), H, -1, -1))  # (B, H, T, S)
-        return (content + position) * D**-0.5
+        return (content + position) * self.scale

@@ -1,0 +1,1 @@
+"""The survey of language models: every preset beside what was published of it."""
