@@ -19,7 +19,7 @@ LAYERS = [
     {"__init__", "__main__"},  # the doors: public names and `python -m gptlab`
     {"cli"},
     {"teach"},
-    {"experiments", "bench"},
+    {"compare", "experiments", "bench"},
     {"lab"},
     {"report"},
     {"training", "finetune", "generate", "lens", "doctor", "survey"},

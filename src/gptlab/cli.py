@@ -244,6 +244,52 @@ def compare_runs(argv: list[str]) -> int:
     return written(page.compare([Run(lab.find(run)) for run in args.runs], lang, args.out), lang, args.open)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Train several architectures on the same text with the same budget, and put their curves on one page.
+
+    All are scored in nats per character of the second half of a story, given its first.
+    """
+
+    names: Annotated[Positional[tuple[str, ...]], arg(name="NAME", metavar="NAME NAME [NAME ...]")]  # presets
+    corpus: str = "fables"  # a known text's name, a file or a folder
+    steps: int = 500  # optimizer steps of each
+    tokenizer: str = "char"  # char, bpe (trained on the text) or gpt2
+    vocab_size: int | None = None  # of a bpe tokenizer; default 1024
+    context: int | None = None  # tokens seen at once; default the shortest of the presets'
+    batch: int = 32  # windows per optimizer step
+    seed: int = 0  # everything random follows from it
+    out: Path = Path("runs/compare")  # the folder to make: a run for each, and compare.html
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
+    quiet: bool = False  # print nothing but the result
+    lang: Lang = None  # the language of what is said, and of the page; default the locale's
+
+
+def compare(argv: list[str]) -> int:
+    args = parse("compare", Compare, argv)
+    lang = language(args.lang)
+
+    from gptlab.compare import compare
+    from gptlab.training.log import Display
+
+    display = Display(lang, quiet=args.quiet)
+    settings = {name: getattr(args, name) for name in ("steps", "tokenizer", "batch", "seed")}
+    settings |= {name: getattr(args, name) for name in ("context", "vocab_size") if getattr(args, name) is not None}
+    try:
+        results = compare(
+            args.names, corpus=args.corpus, out=args.out, lang=lang, device=args.device, display=display, **settings
+        )
+    finally:
+        display.close()
+    head = ("", say("parameters", lang), say("training_time", lang), say("half_loss", lang))
+    rows = [
+        (r.name, f"{r.parameters:,}", duration(r.seconds, lang), say("number", lang, value=r.loss)) for r in results
+    ]
+    table([head, *rows])
+    display.said("report", path=args.out / "compare.html")
+    return 0
+
+
 def written(path: Path, lang: str, show: bool) -> int:
     """Say where a page is, and show it in the browser if that is wanted."""
     print(say("report", lang, path=path))
@@ -437,6 +483,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "evaluate": evaluate,
     "report": report,
     "compare-runs": compare_runs,
+    "compare": compare,
     "import": import_,
     "export": export,
     "doctor": doctor,

@@ -3,7 +3,7 @@
 import errno
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,9 +29,10 @@ from gptlab.text import corpora
 from gptlab.text.batches import occurrences
 from gptlab.text.fables import corpus as fables
 from gptlab.text.objectives import LEAST, Objective
-from gptlab.text.tokenizer import Tokenizer, prompt_ids, within
+from gptlab.text.tokenizer import Tokenizer, prompt_ids, within, without
 from gptlab.training import evaluate
 from gptlab.training.advice import Advice, Adviser
+from gptlab.training.halves import PIECE, Halves
 from gptlab.training.log import Display
 from gptlab.training.loop import DEFAULT_STEPS, Listener, Trainer, resolved
 from gptlab.training.stories import Stories
@@ -39,6 +40,7 @@ from gptlab.training.stories import Stories
 EXPORTS = ("hf",)
 EXTENDABLE = ("steps", "minutes")  # what may change when a run goes on
 STORIES = 50  # that are read at each evaluation; all of them in `gptlab evaluate`
+HALVES = 400  # pieces of a text without stories, of which second halves are asked
 SAMPLE = SampleConfig(tokens=160, temperature=0.8)  # written while it trains
 
 
@@ -50,13 +52,14 @@ def train(
     device: str = "auto",
     listeners: Sequence[Listener] = (),
     display: Display | None = None,
+    halves: bool = False,
     **settings: Any,
 ) -> Run:
     """Train a model on a text and return its run directory; what `gptlab train` calls.
 
     corpus: a known text's name, a file or a folder; settings: fields of TrainConfig, those not given being the
-    recipe's. With resume, a run that stands at `out` (default: the latest) goes on from its newest state, and
-    may be given more steps; if there is none, it begins.
+    recipe's; halves: each evaluation measures the second halves of some texts, too. With resume, a run that stands at
+    `out` (default: the latest) goes on from its newest state, and may be given more steps; if there is none, it begins.
 
     Raises ValueError for settings that do not fit, each other or the text, and Diverged for a loss that does
     not come down; a run's last good states stay as they are.
@@ -66,7 +69,7 @@ def train(
     if resume:
         path = Path(out) if out is not None else latest_run()
         if (path / "config.toml").is_file():
-            return go_on(Run(path), settings, device, listeners, display)
+            return go_on(Run(path), settings, device, listeners, display, halves)
     config = settings_for(settings.pop("recipe", "default"), settings.get("preset")).but(**settings)
     text = corpora.find(config.corpus)
     for note in text.notes:
@@ -91,7 +94,7 @@ def train(
         chosen = machine(device)
         check_memory(shape, runtime.memory(chosen.device), optimizer=config.optimizer)
         model = build(shape, seed=config.seed, init=config.init, dropout=config.dropout, kernel=chosen.kernel)
-        trainer = trainer_of(model.to(chosen.device), data, tokenizer, config, stories)
+        trainer = trainer_of(model.to(chosen.device), data, tokenizer, config, stories, halves=halves)
         if display:
             sizes = {"train": len(data.train), "val": len(data.val)}
             display.said(
@@ -124,7 +127,12 @@ def train(
 
 
 def go_on(
-    run: Run, settings: dict[str, Any], device: str, listeners: Sequence[Listener], display: Display | None
+    run: Run,
+    settings: dict[str, Any],
+    device: str,
+    listeners: Sequence[Listener],
+    display: Display | None,
+    halves: bool = False,
 ) -> Run:
     """Resume a run, with more steps if `settings` say so; ValueError for a setting that it was not begun with."""
     saved = run.train_config
@@ -148,7 +156,7 @@ def go_on(
     with explained(saved, run.model_config, run.path), run.lock():
         chosen = machine(device)
         model = build(run.model_config, seed=saved.seed, init=saved.init, dropout=saved.dropout, kernel=chosen.kernel)
-        trainer = trainer_of(model.to(chosen.device), data, tokenizer, saved, stories)
+        trainer = trainer_of(model.to(chosen.device), data, tokenizer, saved, stories, halves=halves)
         steps, minutes = settings.get("steps"), settings.get("minutes")
         if minutes is not None and minutes != saved.minutes:
             steps = max(run.states(), default=0) + trainer.measure(minutes)
@@ -176,8 +184,25 @@ def stories_of(source: str, tokenizer: Tokenizer) -> Stories | None:
     return None if tokenizer.unknown("".join(story.text for story in stories)) else Stories(stories, tokenizer)
 
 
+def halves_of(source: str, tokenizer: Tokenizer, *, first: int | None = None) -> Halves:
+    """Texts of which the second half is asked: validation stories, or pieces of the validation part."""
+    if corpora.is_fables(source):
+        told = fables.validation(fables.languages(source))[:first]
+        return Halves([story.text + fables.SEPARATOR for story in told], tokenizer)
+    text = corpora.find(source)
+    some = "".join(text.chunks(text.cut, min(text.characters, text.cut + HALVES * PIECE)))
+    pieces = [some[at : at + PIECE] for at in range(0, len(some), PIECE)][:first]
+    return Halves([without(piece, tokenizer.unknown(piece)) for piece in pieces], tokenizer)
+
+
 def trainer_of(
-    model: Transformer, data: corpora.Data, tokenizer: Tokenizer, config: TrainConfig, stories: Stories | None
+    model: Transformer,
+    data: corpora.Data,
+    tokenizer: Tokenizer,
+    config: TrainConfig,
+    stories: Stories | None,
+    *,
+    halves: bool = False,
 ) -> Trainer:
     """A trainer whose windows begin where the configuration says, and who measures what the text allows."""
     starts = None
@@ -186,7 +211,11 @@ def trainer_of(
         starts = starts[starts < len(data.train) - model.context]
         if not len(starts):
             raise ValueError(f"starts is 'blank-lines', and {data.text.name} has none: use --starts anywhere")
-    measures = {"story_loss": partial(stories.loss, first=STORIES)} if stories else {}
+    measures: dict[str, Callable[[Transformer], float]] = {}
+    if stories:
+        measures["story_loss"] = partial(stories.loss, first=STORIES)
+    if halves:
+        measures["half_loss"] = halves_of(config.corpus, tokenizer, first=STORIES).loss
     objective = objective_of(model.config, tokenizer, config)
     return Trainer(model, data.train, data.val, config, starts=starts, objective=objective, measures=measures)
 

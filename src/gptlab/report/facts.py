@@ -22,7 +22,8 @@ class Facts:
         self.run, self.model, self.config, self.text = run, run.model_config, run.train_config, run.text
         self.parameters = count(run.model_config)
         records = run.metrics()
-        self.train, self.val, self.story = (points(records, loss) for loss in ("train_loss", "val_loss", "story_loss"))
+        losses = ("train_loss", "val_loss", "story_loss", "half_loss")
+        self.train, self.val, self.story, self.half = (points(records, loss) for loss in losses)
         self.advice = [record for record in records if "advice" in record]
         self.step = max((record["step"] for record in records), default=0)
         self.seconds = max((record["seconds"] for record in records if "seconds" in record), default=0.0)

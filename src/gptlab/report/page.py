@@ -58,12 +58,14 @@ def compare(runs: Sequence[Run], lang: str, out: Path) -> Path:
     per_character = all(facts.tokens_per_character is not None for facts in every if facts.val)
     # Nats per token -> the unit that all share.
     factors = [(facts.tokens_per_character or 1.0) if per_character else 1.0 for facts in every]
+    halves = all(facts.half for facts in every)  # a measure that any two architectures share
     kinds = {(facts.config.tokenizer, facts.model.vocab_size) for facts in every if facts.config}
     content = page.render(
         "compare.html",
         names=names,
         every=every,
         per_character=per_character,
+        halves=halves,
         tokenizers_differ=len(kinds) > 1,
         texts_differ=len({facts.text.get("sha256") for facts in every}) > 1,
         charts=page.compared(names, every, factors, "char" if per_character else "token"),
@@ -234,14 +236,20 @@ class Page:
     ) -> dict[str, dict[str, Markup]]:
         """Validation losses over steps and over seconds, and whole stories where there are any."""
         runs = list(zip(range(len(names)), names, every, factors, strict=True))
-        best = [f"{name} {self.number(f.best[2] * factor, ',.3f')}" for _, name, f, factor in runs if f.best]
+        halves = all(facts.half for facts in every)
+        series = [
+            f.half if halves else [(step, at, loss * factor) for step, at, loss in f.val] for *_, f, factor in runs
+        ]
+        best = [
+            f"{name} {self.number(min(p[2] for p in s), ',.3f')}" for name, s in zip(names, series, strict=True) if s
+        ]
         alt = self.t("compare_alt", listed="; ".join(best))
         found = {}
         for axis, at in (("step", 0), ("seconds", 1)):
             curves = [
-                Curve(name, [p[at] for p in f.val], [p[2] * factor for p in f.val], number)
-                for number, name, f, factor in runs
-                if f.val
+                Curve(name, [p[at] for p in s], [p[2] for p in s], number)
+                for number, (name, s) in enumerate(zip(names, series, strict=True))
+                if s
             ]
             if curves:
                 found[axis] = self.figure(Chart(curves, self.t(f"axis_{axis}"), self.t(f"axis_{unit}")), alt)
@@ -275,6 +283,8 @@ class Page:
             row(self.t(f"row_loss_{unit}"), lambda f: loss_of[id(f)], ",.4f"),
             row(self.t("row_bits"), lambda f: f.bits_per_character, ",.4f"),
         ]
+        if all(f.half for f in every):
+            rows.insert(6, row(self.t("row_half"), lambda f: f.half[-1][2], ",.4f"))
         if any(f.story for f in every):
             rows.append(row(self.t("row_story"), lambda f: f.story[-1][2] if f.story else None, ",.4f"))
         return rows
