@@ -9,6 +9,7 @@ from torch import nn
 from gptlab.config import ModelConfig
 from gptlab.model.init import SCHEMES, initialise
 from gptlab.model.transformer import Transformer, build
+from gptlab.presets import preset
 from tests.model.plain import CONFIGS, random_ids, shrunk
 
 WIDE = ModelConfig(
@@ -163,3 +164,19 @@ def test_an_unknown_scheme() -> None:
     """An unknown initialisation is a ValueError with the known ones."""
     with pytest.raises(ValueError, match=r"'gpt3'.*gpt2.*scaled"):
         build(WIDE, init="gpt3")
+
+
+@pytest.mark.parametrize("name", ["gpt2-124m", "gpt2-774m", "llama-7b", "palm-540b", "opt-350m", "gptlab-gpu"])
+def test_a_wide_model_begins_near_guessing(name: str) -> None:
+    """Under `scaled` the loss of a new model is within 1 nat of ln V whatever the width, with a small vocabulary, too:
+    no token foretells its own repetition so surely that training would seem to have diverged."""
+    width = min(1280, preset(name).d_model)
+    config = preset(name, vocab_size=65, context=16, n_layers=1, d_model=width, n_heads=4, n_kv_heads=1, head_dim=8)
+    scale = {"logit_scale": width**-0.5} if config.logit_scale != 1 else {}
+    config = config.but(**scale, d_ff=8, d_embedding=512 if name == "opt-350m" else width)
+    model = build(config, seed=0, init="scaled")
+    ids = random_ids(config, 8, 17)
+    with torch.no_grad():
+        logits = model(ids[:, :-1])
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+    assert abs(float(loss) - math.log(65)) < 1

@@ -37,24 +37,27 @@ def rules(config: ModelConfig, scheme: str) -> dict[str, Draw]:
     adds two branches whose variances add up (Radford et al. 2019, section 2.3).
 
     scaled: matrices by fan-in, whatever the width; projections onto the residual stream start at zero, so that a new
-    block passes its input on unchanged (Zhang et al. 2019, arXiv 1901.09321). Tables as in gpt2: a tied head of larger
-    rows would begin by predicting that every token repeats itself.
+    block passes its input on unchanged (Zhang et al. 2019, arXiv 1901.09321). Tables as in gpt2 up to a width of 128,
+    and beyond it smaller: with the blocks passing on the embedding, a tied head begins by giving each token the logit
+    std * width of its own repetition, which must not outweigh all others together.
     """
     if scheme not in SCHEMES:
         raise unknown("initialisation", scheme, SCHEMES)
     inner, outer = normal(0.02), normal(0.02 / math.sqrt(2 * (config.n_layers + config.n_encoder_layers)))
+    std = 0.02
     if scheme == "scaled":
         inner, outer = fan_in(1.0), constant(0.0)
+        std = min(std, 0.02 * 128 / config.d_embedding)
     # Where the architecture makes logits small by a factor, the table makes up for it. With PaLM's and T5's own N(0, 1)
     # every token would foretell itself at first, far above the loss of guessing.
-    table = normal(0.02 / config.logit_scale)
+    table = normal(std / config.logit_scale)
     return {
         "*bias": constant(0.0),
         "*norm*.weight": constant(1.0),
         "embedding": table,
         "head": table,
-        "query": normal(0.02),
-        "*position.weight": normal(0.02),
+        "query": normal(std),
+        "*position.weight": normal(std),
         "*position.buckets": normal(0.02),
         "embedding_in.weight": fan_in(1.0),
         "embedding_out.weight": fan_in(1.0),
