@@ -33,6 +33,8 @@ def test_every_command_runs(shared: Path, tmp_path: Path) -> None:
                     at = command.index(flag)
                     del command[at : at + 2]
             command = [*command, "--steps", "20", "--eval-windows", "8", "--sample-every", "0"]
+        if command[0] == "compare":
+            command = [*command[: command.index("--steps")], "--steps", "2", "--context", "16", "--batch", "4"]
         if command[0] == "evaluate":
             command = [*command, "--windows", "64", "--limit", "500"]
         stdin = "Era uma vez\n" if "--interactive" in command else ""
