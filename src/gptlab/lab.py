@@ -28,7 +28,7 @@ from gptlab.survey.summary import Summary
 from gptlab.text import corpora
 from gptlab.text.batches import occurrences
 from gptlab.text.fables import corpus as fables
-from gptlab.text.objectives import LEAST, Objective
+from gptlab.text.objectives import LEAST, USUAL, Objective
 from gptlab.text.tokenizer import Tokenizer, prompt_ids, within, without
 from gptlab.training import evaluate
 from gptlab.training.advice import Advice, Adviser
@@ -231,9 +231,7 @@ def objective_of(shape: ModelConfig, tokenizer: Tokenizer, config: TrainConfig |
 def objective_for(shape: ModelConfig, name: str | None) -> str:
     """What a model is trained for: as told, or what its category is made for; ValueError where they do not fit."""
     if name is None:
-        return {"causal": "next-token", "prefix": "blank-infilling", "encoder-decoder": "span-corruption"}[
-            shape.category
-        ]
+        return USUAL[shape.category]
     fitting = [known for known in OBJECTIVES if shape.category in OBJECTIVES[known].categories]
     if name not in fitting:
         raise ValueError(f"objective {name!r} is not for {shape.category} models; these are: {', '.join(fitting)}")

@@ -219,7 +219,7 @@ def test_the_command_to_compare_repeats_the_training(folder: Path) -> None:
         args = parse("train", Train, [facts.config.corpus, *words])
         again = {name: getattr(args, name) for name in vars(facts.config)}
         expected = vars(facts.config.but(lr=facts.config.lr / 2))
-        derived = ("eval_every",)  # follows from the steps
+        derived = ("eval_every", "objective")  # follow from the steps and from the model
         assert {k: v for k, v in again.items() if k not in derived} == {
             k: v for k, v in expected.items() if k not in derived
         }

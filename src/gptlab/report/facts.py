@@ -10,6 +10,7 @@ from gptlab.presets import preset, settings_for
 from gptlab.run import Run
 from gptlab.text import corpora
 from gptlab.text.fables import corpus as fables
+from gptlab.text.objectives import USUAL
 from gptlab.training.loop import DEFAULT_STEPS, resolved
 
 Point = tuple[int, float, float]  # step, seconds, loss
@@ -92,7 +93,7 @@ class Facts:
 
     def usual(self, config: TrainConfig) -> TrainConfig:
         """The settings when nothing is asked for but the text, the model and the recipe."""
-        base = settings_for(config.recipe, config.preset)
+        base = settings_for(config.recipe, config.preset).but(objective=USUAL[self.model.category])
         steps = config.steps or base.steps or DEFAULT_STEPS
         # How often it evaluates follows from the number of steps, so that alone is no difference.
         filled = resolved(base.but(corpus=config.corpus, batch=config.batch), steps=steps)

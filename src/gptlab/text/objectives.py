@@ -15,6 +15,8 @@ from gptlab.text.tokenizer import Tokenizer, special_id
 
 Rows = NDArray[np.int64]
 
+# What a model of each category is trained for unless somebody says otherwise.
+USUAL = {"causal": "next-token", "prefix": "blank-infilling", "encoder-decoder": "span-corruption"}
 IGNORED = -100  # a target that is none: what is given and not asked
 DENSITY, SPAN = 0.15, 3  # of span corruption: the part of a text that is hidden, and a span's mean length
 TAILS = 0.7  # of blank infilling: how often the blank is the whole end of the text
