@@ -365,7 +365,7 @@ class TrainConfig(Config):
     final_lr: float = 0.0  # where the decay ends, as a fraction of the peak
     clip: float | None = 1.0  # largest norm of all gradients together; none: no clipping
     dropout: float = 0.0  # probability, on embeddings, attention and branch outputs
-    init: str = "scaled"  # how weights are drawn: scaled (by fan-in, branches start at nothing) or gpt2
+    init: str = "scaled"  # how weights are drawn: gpt2, scaled (by fan-in, branches start at nothing) or copying
     seed: int = 0  # everything random follows from it
     eval_every: int | None = None  # steps between evaluations; default: 20 evaluations in all
     eval_windows: int | None = None  # windows per evaluation; default: as many as take under 5% of the time

@@ -153,8 +153,9 @@ SIZES: dict[str, dict[str, Any]] = {
 
 # How a preset is trained unless the user says otherwise, where it differs from the recipe.
 TRAINING: dict[str, dict[str, Any]] = {
-    # Pieces of words, so that a story is a hundred and some tokens; windows that begin where stories do.
-    "gptlab-fables": dict(tokenizer="bpe", vocab_size=2048, starts="blank-lines", batch=16, lr=0.012),
+    # Pieces of words, so that a story is a hundred and some tokens; windows that begin where stories do; heads that
+    # begin by copying, as stories repeat their names.
+    "gptlab-fables": dict(tokenizer="bpe", vocab_size=2048, starts="blank-lines", batch=16, lr=0.012, init="copying"),
 }
 
 ALIASES = {"nanogpt-seed-cpu": "gptlab-cpu", "nanogpt-seed-gpu": "gptlab-gpu"}
