@@ -34,7 +34,7 @@ from gptlab.training import evaluate
 from gptlab.training.advice import Advice, Adviser
 from gptlab.training.halves import PIECE, Halves
 from gptlab.training.log import Display
-from gptlab.training.loop import DEFAULT_STEPS, Listener, Trainer, resolved
+from gptlab.training.loop import DEFAULT_STEPS, Listener, Starts, Trainer, resolved
 from gptlab.training.stories import Stories
 
 EXPORTS = ("hf",)
@@ -205,12 +205,18 @@ def trainer_of(
     halves: bool = False,
 ) -> Trainer:
     """A trainer whose windows begin where the configuration says, and who measures what the text allows."""
-    starts = None
+    starts: Starts = (None, None)
     if paragraphs(config):
-        starts = occurrences(data.train, within(tokenizer, PARAGRAPHS))
-        starts = starts[starts < len(data.train) - model.context]
-        if not len(starts):
-            raise ValueError(f"starts is 'blank-lines', and {data.text.name} has none: use --starts anywhere")
+        blank = within(tokenizer, PARAGRAPHS)
+        found = [occurrences(ids, blank) for ids in (data.train, data.val)]
+        fitting = [at[at < len(ids) - model.context] for at, ids in zip(found, (data.train, data.val), strict=True)]
+        if not all(map(len, fitting)):
+            part = "training" if not len(fitting[0]) else "validation"
+            raise ValueError(
+                f"starts is 'blank-lines', and the {part} part of {data.text.name} has none that a window of "
+                f"{model.context} tokens could follow: use --starts anywhere"
+            )
+        starts = (fitting[0], fitting[1])
     measures: dict[str, Callable[[Transformer], float]] = {}
     if stories:
         measures["story_loss"] = partial(stories.loss, first=STORIES)

@@ -27,17 +27,19 @@ def window_loss(
     seed: int = 0,
     context: int | None = None,
     objective: Objective = NEXT_TOKEN,
+    starts: NDArray[np.int64] | None = None,
 ) -> float:
     """Nats per token: the mean over every position of `count` random windows of exactly `context` tokens.
 
-    With another objective than the next token, the mean over what it asks of them.
+    With another objective than the next token, the mean over what it asks of them; starts: where windows may begin, by
+    default anywhere.
 
     The same (ids, seed, count) are the same windows, so two models are compared on the same text.
     """
     context = context or model.context
     was_training = model.training
     model.eval()
-    rows = windows(ids, count=count, context=context, seed=seed, stream="evaluate")
+    rows = windows(ids, count=count, context=context, seed=seed, stream="evaluate", starts=starts)
     total, asked, at_once = 0.0, 0, max(1, CHUNK // context)
     for first in range(0, count, at_once):
         batch = objective(rows[first : first + at_once], generator(seed, "evaluate-objective", first))

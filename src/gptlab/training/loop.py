@@ -32,6 +32,8 @@ from gptlab.training import evaluate
 from gptlab.training.optim import Optimizer
 from gptlab.training.schedule import rate
 
+Starts = tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]  # of the training and the validation part
+
 DEFAULT_STEPS = 2000
 EVALUATIONS = 20  # in a training, unless eval_every says otherwise
 LOGS_PER_EVALUATION = 10
@@ -98,12 +100,12 @@ class Trainer:
         val_ids: NDArray[np.unsignedinteger],
         config: TrainConfig,
         *,
-        starts: NDArray[np.int64] | None = None,
+        starts: Starts = (None, None),
         objective: Objective = evaluate.NEXT_TOKEN,
         measures: Mapping[str, Callable[[Transformer], float]] = MappingProxyType({}),
     ) -> None:
-        """starts: where training windows may begin, by default anywhere; objective: what is asked of them; measures:
-        what else an evaluation records, by name, beside the validation loss."""
+        """starts: where windows of the two parts may begin, by default anywhere; objective: what is asked of them;
+        measures: what else an evaluation records, by name, beside the validation loss."""
         self.model, self.train_ids, self.val_ids, self.config = model, train_ids, val_ids, config
         self.starts, self.objective, self.measures = starts, objective, measures
         self.device = model.embedding.device
@@ -118,7 +120,7 @@ class Trainer:
             context=self.model.context,
             seed=config.seed,
             step=step,
-            starts=self.starts,
+            starts=self.starts[0],
         )
         batch = self.objective(rows, generator(config.seed, "objective", step))
         asked = int((batch.targets != IGNORED).sum())
@@ -138,7 +140,12 @@ class Trainer:
     def evaluate(self, config: TrainConfig) -> float:
         assert config.eval_windows is not None
         return evaluate.window_loss(
-            self.model, self.val_ids, count=config.eval_windows, seed=config.seed, objective=self.objective
+            self.model,
+            self.val_ids,
+            count=config.eval_windows,
+            seed=config.seed,
+            objective=self.objective,
+            starts=self.starts[1],
         )
 
     def measure(self, minutes: float, *, seconds: float = 3.0) -> int:
