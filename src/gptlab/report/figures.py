@@ -59,7 +59,9 @@ class Chart:
             axes.plot(curve.x, curve.y, style, color=color, linewidth=1.5, label=curve.label, **marker)
         for label, y in self.levels:
             axes.axhline(y, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-            axes.annotate(label, (1, y), xycoords=("axes fraction", "data"), xytext=(-3, 3), **BESIDE)
+            # Curves come down onto a floor, and leave from the loss of guessing: the name stands where they are not.
+            side: Any = {"xytext": (-3, -3), "va": "top"} if self.logarithmic else {"xytext": (-3, 3), "va": "bottom"}
+            axes.annotate(label, (1, y), xycoords=("axes fraction", "data"), **side, **BESIDE)
         if self.shaded and self.curves and self.levels:
             first = self.curves[0]
             axes.fill_between(first.x, first.y, self.levels[0][1], color=COLORS[first.number], alpha=0.12, linewidth=0)
@@ -67,7 +69,7 @@ class Chart:
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.margins(x=0.02, y=0.08)
+        axes.margins(x=0.02, y=0.12 if self.logarithmic else 0.08)
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
         number = FuncFormatter(lambda value, _: filled("{value:,.6g}", lang, value=float(value)))
         axes.xaxis.set_major_formatter(number)
@@ -79,7 +81,7 @@ class Chart:
         axes.spines[["top", "right"]].set_visible(False)
 
 
-BESIDE: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "bottom", "fontsize": 8.5, "color": INK}
+BESIDE: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "fontsize": 8.5, "color": INK}
 LOOK: Any = {
     "svg.fonttype": "none",  # text as text: it is read aloud, found, and set in the page's font
     "svg.hashsalt": "gptlab",  # the same chart is the same file
