@@ -45,12 +45,13 @@ def off(ours: Tensor, theirs: Tensor) -> float:
 
 
 def allowed(theirs: Any) -> float:
-    return 1e-12 if type(theirs).__name__ == "GPT2LMHeadModel" else 1e-6
+    """GPT-2's computes in float64 throughout; T5's norms in float32, and what is left of them in small logits."""
+    return {"GPT2LMHeadModel": 1e-12, "T5ForConditionalGeneration": 5e-6}.get(type(theirs).__name__, 1e-6)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_imported_it_computes_the_same(name: str) -> None:
-    """||ours - theirs|| <= 1e-6 ||theirs|| (1e-12 where theirs computes in float64) up to the context's limit."""
+    """||ours - theirs|| <= 1e-6 ||theirs|| (see `allowed`) up to the context's limit."""
     theirs = drawn(name)
     ours = from_hf(theirs)
     assert not ours.training and ours.context == T
@@ -175,7 +176,7 @@ def test_gpt3_is_gpt_neo_at_heart() -> None:
                 parameter[: config.n_heads * config.head_dim] *= config.head_dim**0.5
     shape = ("vocab_size", "context", "n_layers", "d_model", "n_heads", "band_width")
     assert config == preset("gpt3-mini", **{key: getattr(config, key) for key in shape})
-    assert off(*logits_of(ours, theirs)) <= 5e-6  # T5 norms in float32
+    assert off(*logits_of(ours, theirs)) <= 1e-6
 
 
 def test_transformer_xl_is_xlnets() -> None:
