@@ -10,7 +10,7 @@ INSTALLED_DEV := .venv/.installed-dev
 lab: $(INSTALLED)
 	$(BIN)/gptlab train fables --preset gptlab-fables --resume --minutes 1.5 --out runs/lab
 	@echo
-	$(BIN)/gptlab sample runs/lab --temperature 0.8
+	$(BIN)/gptlab sample runs/lab --temperature 0.8 --seed 1
 	@echo
 	$(BIN)/gptlab report runs/lab
 

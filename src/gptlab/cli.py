@@ -286,8 +286,7 @@ def compare(argv: list[str]) -> int:
         (r.name, f"{r.parameters:,}", duration(r.seconds, lang), say("number", lang, value=r.loss)) for r in results
     ]
     table([head, *rows])
-    display.said("report", path=args.out / "compare.html")
-    return 0
+    return written(args.out / "compare.html", lang, False)
 
 
 def written(path: Path, lang: str, show: bool) -> int:

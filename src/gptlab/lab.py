@@ -25,10 +25,10 @@ from gptlab.report import page
 from gptlab.run import Run, latest_run, load_weights
 from gptlab.survey.fit import check_memory
 from gptlab.survey.summary import Summary
-from gptlab.text import corpora
+from gptlab.text import corpora, objectives
 from gptlab.text.batches import occurrences
 from gptlab.text.fables import corpus as fables
-from gptlab.text.objectives import LEAST, USUAL, Objective
+from gptlab.text.objectives import Objective
 from gptlab.text.tokenizer import Tokenizer, prompt_ids, within, without
 from gptlab.training import evaluate
 from gptlab.training.advice import Advice, Adviser
@@ -77,15 +77,14 @@ def train(
     if Path(config.corpus).exists():  # the run must find it again from another folder
         config = config.but(corpus=str(Path(config.corpus).resolve()))
     shape = preset(config.preset, **({} if config.context is None else {"context": config.context}))
-    objective = objective_for(shape, config.objective)
-    config = config.but(objective=objective)
-    specials = OBJECTIVES[objective].specials(shape.category, shape.context)
+    asked = objectives.chosen(config.objective, shape.category, shape.context)
+    config = config.but(objective=asked)
+    specials = OBJECTIVES[asked].specials(shape.category, shape.context)
     tokenizer = corpora.make_tokenizer(config.tokenizer, text, config.vocab_size, specials)
     data = corpora.prepare(text, tokenizer)
     corpora.check_length(data, shape.context)
     stories = stories_of(config.corpus, tokenizer)
-    bridge = OBJECTIVES[objective](tokenizer, shape.category).bridge
-    shape = shape.but(vocab_size=tokenizer.vocab_size, bridge=bridge)
+    shape = shape.but(vocab_size=tokenizer.vocab_size, bridge=objective_of(shape, tokenizer, config).bridge)
 
     path = new_path(text.name, config.preset) if out is None else Path(out)
     if path.exists() and not resume and (not path.is_dir() or any(path.iterdir())):
@@ -229,21 +228,9 @@ def trainer_of(
 def objective_of(shape: ModelConfig, tokenizer: Tokenizer, config: TrainConfig | None) -> Objective:
     """What a model is, or was, trained for, with its tokenizer's special tokens; for an imported one, the plainest."""
     plainest = "next-token" if shape.category == "causal" else "continuation"
-    name = plainest if config is None else objective_for(shape, config.objective)
+    name = objectives.chosen(config.objective if config else plainest, shape.category, shape.context)
     objective: Objective = OBJECTIVES[name](tokenizer, shape.category)
     return objective
-
-
-def objective_for(shape: ModelConfig, name: str | None) -> str:
-    """What a model is trained for: as told, or what its category is made for; ValueError where they do not fit."""
-    if name is None:
-        return USUAL[shape.category]
-    fitting = [known for known in OBJECTIVES if shape.category in OBJECTIVES[known].categories]
-    if name not in fitting:
-        raise ValueError(f"objective {name!r} is not for {shape.category} models; these are: {', '.join(fitting)}")
-    if name != "next-token" and shape.context < LEAST:
-        raise ValueError(f"objective {name!r} needs a context of at least {LEAST}, not {shape.context}")
-    return name
 
 
 def fit(
@@ -272,7 +259,6 @@ class Sampler(Listener):
 
     def __init__(self, run: Run, tokenizer: Tokenizer, config: TrainConfig, display: Display | None) -> None:
         self.run, self.tokenizer, self.config, self.display = run, tokenizer, config, display
-        self.evaluations = 0
 
     def evaluated(self, record: dict[str, Any], model: Transformer) -> None:
         config, step = self.config, record["step"]

@@ -5,15 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gptlab.registry import OBJECTIVES
 from gptlab.text.batches import generator
 from gptlab.text.objectives import (
     DENSITY,
     IGNORED,
     LEAST,
+    USUAL,
     BlankInfilling,
     Continuation,
     NextToken,
     SpanCorruption,
+    chosen,
     hidden,
 )
 from gptlab.text.tokenizer import special_id, train
@@ -151,3 +154,26 @@ def test_the_generator_decides(context: int) -> None:
     ask = SpanCorruption(tokenizer(SpanCorruption, "encoder-decoder", context), "encoder-decoder")
     batches = [ask(text, generator(seed)).targets.tolist() for seed in (1, 1, *range(2, 12))]
     assert batches[0] == batches[1] and any(batch != batches[0] for batch in batches[2:])
+
+
+@pytest.mark.parametrize(("category", "usual"), USUAL.items())
+def test_what_a_model_is_trained_for(category: str, usual: str) -> None:
+    """Its category's own, or another that fits; one that does not fit, or a context with no room for it, is an error
+    that names what would do."""
+    assert chosen(None, category, 64) == usual
+    for name in OBJECTIVES:
+        if category in OBJECTIVES[name].categories:
+            assert chosen(name, category, 64) == name
+        else:
+            with pytest.raises(ValueError, match=usual):
+                chosen(name, category, 64)
+    if usual != "next-token":
+        for name in (None, usual):
+            with pytest.raises(ValueError, match=f"at least {LEAST}, not 7"):
+                chosen(name, category, 7)
+
+
+def test_a_model_from_elsewhere_begins_with_id_0() -> None:
+    """Where the tokenizer has no <start>, a continuation's decoder begins as T5's does."""
+    batch = Continuation(train("char", [LETTERS]), "encoder-decoder")(rows(9, 0), generator(0))
+    assert (batch.ids[:, 0] == 0).all()

@@ -10,8 +10,10 @@ import gptlab
 from gptlab import lab
 from gptlab.config import TrainConfig
 from gptlab.presets import SIZES
+from gptlab.registry import OBJECTIVES
 from gptlab.run import Run
 from gptlab.text import corpora
+from gptlab.text.objectives import USUAL
 from gptlab.training.loop import Listener, Trainer
 from tests.training.helpers import write_text
 
@@ -33,10 +35,8 @@ def test_resumed_is_the_run_that_was_not_cut(name: str, tmp_path: Path) -> None:
     """Killed after step 5, resumed from the state of step 4: the same weights, optimizer and losses, bit by bit."""
     text = corpora.find(str(write_text(tmp_path / "text.txt", words=600)))
     shape = gptlab.preset(name, context=16)
-    objective = lab.objective_for(shape, None)
-    tokenizer = corpora.make_tokenizer(
-        "char", text, None, lab.OBJECTIVES[objective].specials(shape.category, shape.context)
-    )
+    specials = OBJECTIVES[USUAL[shape.category]].specials(shape.category, shape.context)
+    tokenizer = corpora.make_tokenizer("char", text, None, specials)
     data = corpora.prepare(text, tokenizer)
     config = TrainConfig(
         preset=name, steps=STEPS, batch=4, dropout=0.1, eval_every=2, eval_windows=4, save_every=2, warmup=2

@@ -11,12 +11,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gptlab.registry import OBJECTIVES
 from gptlab.text.tokenizer import Tokenizer, special_id
 
 Rows = NDArray[np.int64]
 
 # What a model of each category is trained for unless somebody says otherwise.
 USUAL = {"causal": "next-token", "prefix": "blank-infilling", "encoder-decoder": "span-corruption"}
+LEAST = 8  # tokens of context, so that there is something to hide and something to show
 IGNORED = -100  # a target that is none: what is given and not asked
 DENSITY, SPAN = 0.15, 3  # of span corruption: the part of a text that is hidden, and a span's mean length
 TAILS = 0.7  # of blank infilling: how often the blank is the whole end of the text
@@ -83,7 +85,9 @@ class Continuation:
 
     def __init__(self, tokenizer: Tokenizer, category: str) -> None:
         self.encoded = category == "encoder-decoder"
-        self.bridge = (special_id(tokenizer, "<start>"),) if self.encoded else ()
+        # A model from elsewhere may have no such token: T5 begins with id 0.
+        start = special_id(tokenizer, "<start>") if "<start>" in tokenizer.specials else 0
+        self.bridge = (start,) if self.encoded else ()
 
     def __call__(self, rows: Rows, rng: np.random.Generator) -> Batch:
         B, N = len(rows), rows.shape[1] - 1
@@ -175,7 +179,15 @@ class SpanCorruption:
         return Batch(after((self.start,), targets), targets, source=np.concatenate([*given, text[:, end:]], 1))
 
 
-LEAST = 8  # tokens of context, so that there is something to hide and something to show
+def chosen(name: str | None, category: str, context: int) -> str:
+    """The objective of a model: as told, or what its category is made for; ValueError where they do not fit."""
+    name = name or USUAL[category]
+    fitting = [known for known in OBJECTIVES if category in OBJECTIVES[known].categories]
+    if name not in fitting:
+        raise ValueError(f"objective {name!r} is not for {category} models; these are: {', '.join(fitting)}")
+    if name != "next-token" and context < LEAST:
+        raise ValueError(f"objective {name!r} needs a context of at least {LEAST}, not {context}")
+    return name
 
 
 def hidden(length: int, rng: np.random.Generator) -> list[tuple[int, int]]:

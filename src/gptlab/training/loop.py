@@ -85,7 +85,7 @@ class Listener:
 
 def resolved(config: TrainConfig, *, steps: int) -> TrainConfig:
     """The configuration with every default that depends on the length of the training filled in."""
-    eval_every = config.eval_every or max(1, steps // EVALUATIONS)
+    eval_every = config.eval_every or math.ceil(steps / EVALUATIONS)  # rounded up: none just before the last
     windows = config.eval_windows or min(1024, max(32, steps * config.batch // 200))  # under 5% of the time
     return config.but(steps=steps, eval_every=eval_every, eval_windows=windows)
 
