@@ -76,7 +76,7 @@ def test_half_a_line_of_metrics_is_no_line(run: Run) -> None:
     with (run.path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "tr')
     assert [m["step"] for m in run.metrics()] == [1, 2, 3]
-    run.truncate_metrics(2)
+    run.truncate(2)
     run.add_metrics({"step": 3})
     assert [json.loads(line)["step"] for line in (run.path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
 

@@ -19,7 +19,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from gptlab import config, files
-from gptlab.messages import LANGUAGES, duration, language, say
+from gptlab.messages import LANGUAGES, duration, filled, language, say
 from gptlab.presets import settings_for
 
 T = TypeVar("T")
@@ -299,6 +299,39 @@ def written(path: Path, lang: str, show: bool) -> int:
     return 0
 
 
+def experiment(argv: list[str]) -> int:
+    """`gptlab experiment NAME [RUN]`: without a name, the list of them."""
+    from gptlab.experiments.options import EXPERIMENTS
+
+    if not argv or argv[0] in ("-h", "--help"):
+        print("gptlab experiment NAME [RUN] [options]; gptlab experiment NAME --help shows the options\n")
+        table([(f"  {name}", (options.__doc__ or "").partition("\n")[0]) for name, options in EXPERIMENTS.items()])
+        return 0
+    name = argv[0]
+    if name not in EXPERIMENTS:
+        raise config.unknown("experiment", name, EXPERIMENTS)
+    args = parse(f"experiment {name}", EXPERIMENTS[name], argv[1:])
+    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(args)}
+    lang, run, device = (language(given.pop("lang")), given.pop("run"), given.pop("device"))
+
+    from gptlab import lab
+    from gptlab.experiments.base import conduct
+
+    section = conduct(name, lab.load(run, device=device), lang=lang, **given)
+    for block in section.blocks:
+        if block["kind"] == "text":
+            print(block["text"][lang], end="\n\n")
+        elif block["kind"] == "table":
+            rows = [
+                [filled("{value:,.4g}", lang, value=c) if isinstance(c, float) else str(c) for c in row]
+                for row in block["rows"][lang]
+            ]
+            table([block["head"][lang], *rows])
+            print()
+    print(say("section", lang, folder=section.folder, report=section.report))
+    return 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Import:
     """Make a run of a model from elsewhere: of Hugging Face's transformers, or of the old GPTLab."""
@@ -482,6 +515,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "evaluate": evaluate,
     "report": report,
     "compare-runs": compare_runs,
+    "experiment": experiment,
     "compare": compare,
     "import": import_,
     "export": export,

@@ -345,6 +345,7 @@ class TrainConfig(Config):
     tokenizer: str = "char"  # char, bpe (trained on the text) or gpt2
     vocab_size: int | None = None  # of a bpe tokenizer; default 1024
     context: int | None = None  # tokens seen at once; default the preset's
+    n_heads: int | None = None  # heads of each layer; default the preset's
     recipe: str = "default"  # where the settings below come from when they are not given
     steps: int | None = None  # optimizer steps; default 2000, in the classic recipe 5000
     minutes: float | None = None  # train about so long instead: measured once, then a fixed number of steps
@@ -372,15 +373,26 @@ class TrainConfig(Config):
     save_every: int | None = None  # steps between resumable states; default: at every evaluation
     patience: int | None = None  # stop after so many evaluations without a better validation loss
     sample_every: int = 4  # evaluations between samples; 0: none
+    snapshots: int | None = None  # moments at which embeddings are kept, for a film; default up to 60, in 32 MB
     prompt: str = ""  # what the samples while training start from
 
     def check(self) -> None:
         for name in ("batch", "accumulate"):
             self.require(getattr(self, name) >= 1, name, "at least 1")
-        for name in ("steps", "context", "eval_every", "save_every", "patience", "vocab_size", "eval_windows"):
+        for name in (
+            "steps",
+            "context",
+            "n_heads",
+            "eval_every",
+            "save_every",
+            "patience",
+            "vocab_size",
+            "eval_windows",
+        ):
             self.require(getattr(self, name) is None or getattr(self, name) >= 1, name, "at least 1")
         for name in ("lr", "lr_adam", "warmup", "weight_decay", "sample_every", "seed"):
             self.require(getattr(self, name) >= 0, name, "0 or more")
+        self.require(self.snapshots is None or self.snapshots >= 0, "snapshots", "0 or more")
         for name in ("momentum", "beta1", "beta2", "dropout"):
             self.require(0 <= getattr(self, name) < 1, name, "from 0 up to, but not, 1")
         self.require(0 <= self.final_lr <= 1, "final_lr", "from 0 to 1")

@@ -17,6 +17,7 @@ from gptlab.config import ModelConfig, SampleConfig, TrainConfig
 from gptlab.convert import hf, seed
 from gptlab.convert.hf_tokenizer import read_tokenizer
 from gptlab.generate.generate import PARAGRAPHS, Sample, generate
+from gptlab.lens.trace import Trace, trace
 from gptlab.messages import language
 from gptlab.model.transformer import Transformer, build
 from gptlab.presets import ALIASES, SIZES, preset, settings_for
@@ -76,7 +77,8 @@ def train(
         warnings.warn(f"{text.name}: {note}", stacklevel=2)
     if Path(config.corpus).exists():  # the run must find it again from another folder
         config = config.but(corpus=str(Path(config.corpus).resolve()))
-    shape = preset(config.preset, **({} if config.context is None else {"context": config.context}))
+    changed = {"context": config.context, "n_heads": config.n_heads}
+    shape = preset(config.preset, **{name: value for name, value in changed.items() if value is not None})
     asked = objectives.chosen(config.objective, shape.category, shape.context)
     config = config.but(objective=asked)
     specials = OBJECTIVES[asked].specials(shape.category, shape.context)
@@ -357,6 +359,20 @@ class Lab:
     def samples(self, prompt: str, config: SampleConfig, *, n: int = 1) -> Iterator[tuple[int, str, Sample]]:
         """(which sample, new text, the sample) as it is written; see generate.generate."""
         return generate(self.model, self.tokenizer, prompt, config, n=n, paragraphs=paragraphs(self.run.train_config))
+
+    def trace(self, text: str, then: str = "", *, names: Sequence[str] = ()) -> Trace:
+        """What flows through the model while it reads `text`: named arrays, as in lens/trace.py.
+
+            trace = lab.trace("ROMEO:")
+            trace.tokens, trace.pattern[2].shape    # labels of T tokens; (heads, T, T)
+
+        then: what the decoder reads behind it, where an encoder or a prefix reads the text; names: patterns of the
+        arrays to keep ("*.pattern"), default all. ValueError for a text without tokens, or longer than the context.
+        """
+        given, follows = prompt_ids(self.tokenizer, text), prompt_ids(self.tokenizer, then)
+        if paragraphs(self.run.train_config):  # as generate does
+            given = np.concatenate([within(self.tokenizer, PARAGRAPHS), given])
+        return trace(self.model, self.tokenizer, given, follows, names=names)
 
     def loss(self, text: str, *, per: str = "token", stride: int | None = None) -> float:
         """Nats per token ("char", "byte") of a text read from its start by a sliding window.

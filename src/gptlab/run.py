@@ -6,6 +6,7 @@
     state/STEP/            the last two states to resume from, each with checksums
     metrics.jsonl          a line per measurement
     samples/STEP.txt       what the model wrote on the way
+    snapshots/STEP.safetensors  its embedding tables on the way, for films
     sections/NAME/         what experiments found out, for the report
     report.html            all of it as a page to read and to print
     environment.json       versions, machine, command
@@ -122,7 +123,7 @@ class Run:
 
     def sweep(self) -> None:
         """Remove what a killed writer left half done."""
-        for folder in (self.path, self.path / "state", self.path / "samples"):
+        for folder in (self.path, *(self.path / name for name in ("state", "samples", "snapshots", "sections"))):
             for leftover in folder.glob(f"{files.TEMPORARY}*"):
                 files.remove(leftover)
 
@@ -191,10 +192,13 @@ class Run:
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(record) + "\n")
 
-    def truncate_metrics(self, step: int) -> None:
-        """Forget what was measured after `step`, for it will be measured again."""
+    def truncate(self, step: int) -> None:
+        """Forget what was measured and kept after `step`, for it will be again."""
         kept = [json.dumps(record) + "\n" for record in self.metrics() if record["step"] <= step]
         files.write_text(self.path / "metrics.jsonl", "".join(kept))
+        for taken in self.snapshots():
+            if taken > step:
+                files.remove(self.snapshot_path(taken))
 
     def add_sample(self, step: int, text: str) -> None:
         files.write_text(self.path / "samples" / f"{step}.txt", text)
@@ -204,6 +208,22 @@ class Run:
         paths = [path for path in (self.path / "samples").glob("*.txt") if path.stem.isdigit()]
         return sorted((int(path.stem), path.read_text(encoding="utf-8")) for path in paths)
 
+    def snapshot_path(self, step: int) -> Path:
+        return self.path / "snapshots" / f"{step}.safetensors"
+
+    def add_snapshot(self, step: int, model: nn.Module) -> None:
+        """Keep the embedding tables as they are now."""
+        with files.write_whole(self.snapshot_path(step)) as temporary:
+            save_tensors({name: table for name, table in tensors(model).items() if is_table(name)}, temporary)
+
+    def snapshots(self) -> list[int]:
+        """The steps that have a snapshot, in order."""
+        return sorted(int(p.stem) for p in (self.path / "snapshots").glob("*.safetensors") if p.stem.isdigit())
+
+    def snapshot(self, step: int) -> dict[str, Tensor]:
+        """The embedding tables at a step, by the names that the model gives them. ValueError for a damaged file."""
+        return load_tensors(self.snapshot_path(step))
+
     def environment(self) -> dict[str, Any]:
         """Versions, machine and command of the training's beginning; empty where none was recorded."""
         path = self.path / "environment.json"
@@ -211,24 +231,33 @@ class Run:
 
     # Sections of the report
 
-    def add_section(self, name: str, section: dict[str, Any]) -> None:
-        """Leave a section for the report: {"order": int, "title": {lang: text}, "blocks": [block, …]}.
+    def section_path(self, name: str) -> Path:
+        """The folder that an experiment fills: section.json, and the files that it names.
 
-        A block is one of
+        section.json is {"order": int, "title": {lang: text}, "blocks": [block, …]}, a block one of
             {"kind": "text", "text": {lang: text}}
-            {"kind": "figure", "file": "x.svg" or "x.png", "caption": {lang: text}, "alt": {lang: text}}
-            {"kind": "table", "head": {lang: [cell, …]}, "rows": [[cell, …], …]}
-            {"kind": "html", "file": "x.html"}
-        where a file lies in sections/NAME/, and is there already.
+            {"kind": "table", "head": {lang: [cell, …]}, "rows": {lang: [[cell, …], …]}}
+            {"kind": "figure", "file": {lang: {shape: "x.svg"}}, "caption": {lang: text}, "alt": {lang: text}}
+            {"kind": "film", "file": "x.mp4", "poster": "x.png", "caption": {lang: text}, "alt": {lang: text}}
+            {"kind": "page", "file": "x.html", "title": {lang: text}, "height": int}
         """
-        text = json.dumps(section, indent=2, ensure_ascii=False) + "\n"
-        files.write_text(self.path / "sections" / name / "section.json", text)
+        return self.path / "sections" / name
 
     def sections(self) -> list[tuple[Path, dict[str, Any]]]:
         """The sections that experiments left, each with its folder, by their `order` and then by name."""
         paths = sorted((self.path / "sections").glob("*/section.json"))
         found = [(path.parent, json.loads(path.read_text(encoding="utf-8"))) for path in paths]
         return sorted(found, key=lambda pair: pair[1]["order"])
+
+
+def is_table(name: str) -> bool:
+    """Whether a parameter of that name is a table of tokens or of positions: what a snapshot keeps."""
+    return name in ("embedding", "position.weight", "query")
+
+
+def table_bytes(model: nn.Module) -> int:
+    """The bytes of a snapshot."""
+    return sum(p.numel() * p.element_size() for name, p in model.named_parameters() if is_table(name))
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import tomllib
 import webbrowser
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -232,7 +233,7 @@ def test_stories_stand_beside_their_floor(folder: Path, tmp_path: Path, monkeypa
     run = Run(shutil.copytree(folder / "fables", tmp_path / "fables"))
     stories = fables.validation(("en",))
     floor = sum(s.nats for s in stories) / sum(len(s.text) + 2 for s in stories)
-    run.truncate_metrics(-1)
+    run.truncate(-1)
     for step, loss in ((0, 4.0), (10, 1.25), (20, floor + 0.5)):
         run.add_metrics({"step": step, "seconds": step / 4, "val_loss": loss, "story_loss": loss})
     for recorded in ({"context_holds_stories": False}, {"context_holds_stories": True, "floor": floor}):
@@ -259,35 +260,48 @@ def test_advice_is_repeated(run: Run) -> None:
     assert measured(run.path, "val_loss")  # and the measurements are read as before
 
 
+def leave(run: Run, name: str, section: dict[str, Any]) -> None:
+    """A section as an experiment leaves it."""
+    run.section_path(name).mkdir(parents=True, exist_ok=True)
+    (run.section_path(name) / "section.json").write_text(json.dumps(section), encoding="utf-8")
+
+
 def test_sections_are_shown_in_their_order_and_language(run: Run) -> None:
-    """Text, table, figures and HTML of experiments; a language that is missing falls back to English."""
-    folder = run.path / "sections" / "heads"
+    """Text, table, figures, film and live page of experiments; a language that is missing falls back to English."""
+    folder = run.section_path("heads")
     folder.mkdir(parents=True)
     (folder / "a.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><path d="M0 0"/></svg>')
     (folder / "b.png").write_bytes(b"\x89PNG no more than a sign")
-    (folder / "c.html").write_text("<table><tr><td>made by us</td></tr></table>")
+    (folder / "c.html").write_text('<html lang="en"><p class="made">"by" us<script>1 < 2</script></html>')
+    (folder / "d.mp4").write_bytes(b"a film")
     both = {"en": "in English", "it": "in italiano"}
     blocks = [
         {"kind": "text", "text": both},
-        {"kind": "figure", "file": "a.svg", "caption": both, "alt": {"en": "only English <&>"}},
-        {"kind": "figure", "file": "b.png", "caption": both, "alt": both},
+        {"kind": "figure", "file": {"en": {"wide": "a.svg"}}, "caption": both, "alt": {"en": "only English <&>"}},
+        {"kind": "figure", "file": {"en": {"wide": "a.svg"}, "it": {"wide": "b.png"}}, "caption": both, "alt": both},
         {
             "kind": "table",
             "head": {"en": ["head", "loss"], "it": ["testa", "perdita"]},
-            "rows": [["a", 1234.5], ["b", 0.25]],
+            "rows": {"en": [["a", 1234.5], ["b", 0.25]], "it": [["di a", 1234.5], ["di b", 0.25]]},
         },
-        {"kind": "html", "file": "c.html"},
+        {"kind": "page", "file": "c.html", "title": both, "height": 300},
+        {"kind": "film", "file": "d.mp4", "poster": "b.png", "caption": both, "alt": both},
     ]
-    run.add_section("heads", {"order": 2, "title": {"en": "Heads", "it": "Teste"}, "blocks": blocks})
-    run.add_section("later", {"order": 10, "title": {"en": "Afterwards"}, "blocks": []})
-    run.add_section("a-first", {"order": 1, "title": {"en": "Before"}, "blocks": []})
+    leave(run, "heads", {"order": 2, "title": {"en": "Heads", "it": "Teste"}, "blocks": blocks})
+    leave(run, "later", {"order": 10, "title": {"en": "Afterwards"}, "blocks": []})
+    leave(run, "a-first", {"order": 1, "title": {"en": "Before"}, "blocks": []})
     reader = read(page.write(run, "it"))
     assert reader.text.index("Before") < reader.text.index("Teste") < reader.text.index("Afterwards")
-    assert reader.text.count("in italiano") == 3 and "in English" not in reader.text and "made by us" in reader.text
-    assert "1.234" in reader.text and "0,25" in reader.text and "perdita" in reader.text
+    assert reader.text.count("in italiano") == 4 and "in English" not in reader.text
+    assert "1.234" in reader.text and "0,25" in reader.text and "perdita" in reader.text and "di b" in reader.text
     assert "only English <&>" in [attrs.get("aria-label") for _, attrs in reader.elements]
     images = [attrs["src"] or "" for tag, attrs in reader.elements if tag == "img"]
     assert [image[:33] for image in images] == ["data:image/png;base64,iVBORyBubyBt"[:33]]
+    [frame] = [attrs for tag, attrs in reader.elements if tag == "iframe"]
+    assert frame["sandbox"] == "allow-scripts" and frame["title"] == "in italiano" and frame["height"] == "300"
+    assert frame["srcdoc"] == (folder / "c.html").read_text().replace('"en"', '"it"')
+    [film] = [attrs for tag, attrs in reader.elements if tag == "video"]
+    assert film["src"] == "data:video/mp4;base64,YSBmaWxt" and "script" not in [tag for tag, _ in reader.elements]
 
 
 def test_a_figure_cannot_do_more_than_be_seen() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import math
+import mimetypes
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from gptlab.run import Run
 
 HERE = Path(__file__).parent
 SAMPLES = 5  # shown of those written on the way
+LANGUAGE = re.compile(r'(<html lang=)"\w+"')
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # HTML has no place for them
 
 
@@ -215,19 +217,32 @@ class Page:
         if kind == "text":
             return {"kind": kind, "text": self.one_of(block["text"])}
         if kind == "table":
-            rows = [[self.number(c, ",.4g" if isinstance(c, float) else ",") for c in row] for row in block["rows"]]
-            numeric = [all(isinstance(row[i], int | float) for row in block["rows"]) for i in range(len(rows[0]))]
+            cells = self.one_of(block["rows"])
+            rows = [[self.number(c, ",.4g" if isinstance(c, float) else ",") for c in row] for row in cells]
+            numeric = [
+                all(isinstance(row[i], int | float) for row in cells) for i in range(len(cells[0]) if cells else 0)
+            ]
             return {"kind": kind, "head": self.one_of(block["head"]), "rows": rows, "numeric": numeric}
-        path = folder / Path(block["file"]).name
-        if kind == "html":
-            return {"kind": kind, "html": Markup(path.read_text(encoding="utf-8"))}
-        alt = self.one_of(block["alt"])
+        if kind == "page":
+            # A page of its own within this one: it runs its script where it can reach nothing else.
+            content = LANGUAGE.sub(
+                rf'\1"{self.lang}"', (folder / Path(block["file"]).name).read_text(encoding="utf-8"), 1
+            )
+            title = self.one_of(block["title"])
+            return {"kind": kind, "content": content, "title": title, "height": int(block["height"])}
+        caption, alt = self.one_of(block["caption"]), self.one_of(block["alt"])
+        if kind == "film":
+            film, poster = (embedded(folder / Path(block[part]).name) for part in ("file", "poster"))
+            return {"kind": kind, "film": film, "poster": poster, "caption": caption, "alt": alt}
+        shapes = {
+            shape: self.image(folder / Path(file).name, alt) for shape, file in self.one_of(block["file"]).items()
+        }
+        return {"kind": "figure", "shapes": shapes, "caption": caption}
+
+    def image(self, path: Path, alt: str) -> Markup:
         if path.suffix == ".svg":
-            image = self.inlined(path.read_text(encoding="utf-8"), alt)
-        else:
-            data = base64.b64encode(path.read_bytes()).decode("ascii")
-            image = Markup('<img src="data:image/png;base64,{}" alt="{}">').format(data, alt)
-        return {"kind": "figure", "image": image, "caption": self.one_of(block["caption"])}
+            return self.inlined(path.read_text(encoding="utf-8"), alt)
+        return Markup('<img src="{}" alt="{}">').format(embedded(path), alt)
 
     # Runs compared
 
@@ -300,6 +315,12 @@ class Page:
                 if any(value != values[0] for value in values):
                     found.append((f"{table}.{name}", [self.t("none") if v is None else str(v) for v in values]))
         return found
+
+
+def embedded(path: Path) -> str:
+    """A file as a data: address."""
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    return f"data:{mimetypes.guess_type(path.name)[0]};base64,{data}"
 
 
 def columns(points: Sequence[tuple[int, float, float]]) -> tuple[list[float], list[float]]:

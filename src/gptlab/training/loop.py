@@ -24,11 +24,12 @@ from gptlab import runtime
 from gptlab.config import TrainConfig
 from gptlab.model.transformer import Transformer
 from gptlab.registry import OPTIMIZERS
-from gptlab.run import Run, State, load_weights, tensors
+from gptlab.run import Run, State, load_weights, table_bytes, tensors
 from gptlab.seeds import key
 from gptlab.text.batches import generator, windows
 from gptlab.text.objectives import IGNORED, Objective
 from gptlab.training import evaluate
+from gptlab.training.layers import Watch
 from gptlab.training.optim import Optimizer
 from gptlab.training.schedule import rate
 
@@ -37,6 +38,8 @@ Starts = tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]  # of the tra
 DEFAULT_STEPS = 2000
 EVALUATIONS = 20  # in a training, unless eval_every says otherwise
 LOGS_PER_EVALUATION = 10
+SNAPSHOTS, SNAPSHOT_ROOM = 60, 32 * 2**20  # at most so many, and so many bytes, unless the user says otherwise
+WATCHED = 60  # steps of which the gradient of each part is recorded
 # The loss of guessing every token alike is ln V. A training this far above it no longer learns anything.
 DIVERGED = 1.5
 
@@ -90,6 +93,11 @@ def resolved(config: TrainConfig, *, steps: int) -> TrainConfig:
     return config.but(steps=steps, eval_every=eval_every, eval_windows=windows)
 
 
+def moments(number: int, steps: int) -> set[int]:
+    """So many steps, at first close together, since that is when most changes; step 0 and the last included."""
+    return {round(steps * (i / max(1, number - 1)) ** 2) for i in range(number)}
+
+
 class Trainer:
     """One training: `measure` how many steps fit into some minutes, then `fit`."""
 
@@ -111,7 +119,7 @@ class Trainer:
         self.device = model.embedding.device
         self.optimizer: Optimizer = OPTIMIZERS[config.optimizer](model, config)
 
-    def step(self, step: int, fraction: float) -> tuple[Tensor, Tensor]:
+    def step(self, step: int, fraction: float, watch: Watch | None = None) -> tuple[Tensor, Tensor]:
         """One optimizer step; the training loss in nats per token, and the norm of its gradient."""
         config = self.config
         rows = windows(
@@ -133,8 +141,12 @@ class Trainer:
             loss = evaluate.batch_nats(self.model, chunk) / asked
             loss.backward()
             total += loss.detach()
+        if watch:
+            watch.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or math.inf)
         self.optimizer.step(fraction)
+        if watch:
+            watch.stepped()
         return total, norm
 
     def evaluate(self, config: TrainConfig) -> float:
@@ -182,12 +194,16 @@ class Trainer:
         save_every = config.save_every or config.eval_every
         log_every = max(1, config.eval_every // LOGS_PER_EVALUATION)
         tokens_per_step = config.batch * self.model.context
+        number = config.snapshots
+        if number is None:
+            number = min(SNAPSHOTS, SNAPSHOT_ROOM // table_bytes(self.model))
+        kept, watched = moments(number, config.steps), moments(WATCHED, config.steps)
         counters, start = Counters(), 0
         if state := run.load_state():
             load_weights(self.model, state.weights, run.path / "state" / str(state.step))
             self.optimizer.load(state.optimizer)
             counters, start = Counters(**state.counters), state.step
-        run.truncate_metrics(start if state else -1)
+        run.truncate(start if state else -1)
         for listener in listeners:
             listener.started(start, config.steps, start * tokens_per_step)
 
@@ -235,6 +251,8 @@ class Trainer:
             if not state:
                 assess()
                 save()
+                if kept:
+                    run.add_snapshot(0, self.model)
             while step < config.steps:
                 if interrupted():
                     reason = "interrupted"
@@ -243,10 +261,13 @@ class Trainer:
                     reason = "no better"
                     break
                 fraction = rate(config.schedule, step, steps=config.steps, warmup=config.warmup, final=config.final_lr)
-                loss, norm = self.step(step, fraction)
+                watch = Watch(self.model) if step + 1 in watched else None
+                loss, norm = self.step(step, fraction, watch)
                 losses.append(loss)
                 norms.append(norm)
                 step += 1
+                if watch:
+                    record(layers=watch.norms())
                 if step % log_every == 0 or step == config.steps:
                     mean = torch.stack(losses).mean().item()
                     check(mean, step)
@@ -262,6 +283,8 @@ class Trainer:
                         listener.logged(entry)
                 if step % config.eval_every == 0 or step == config.steps:
                     assess()
+                if step in kept:
+                    run.add_snapshot(step, self.model)
                 if step % save_every == 0 or step == config.steps:
                     save()
             if losses:

@@ -1,0 +1,92 @@
+"""What each experiment can be asked on the command line. Its docstring is its help; nothing here imports torch.
+
+The question NAME is answered by `conduct(lab, section, **options)` in experiments/NAME.py.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from gptlab.messages import LANGUAGES
+
+Lang = Annotated[str | None, arg(metavar="{" + ",".join(LANGUAGES) + "}")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What all experiments share."""
+
+    run: Annotated[Positional[str | None], arg(metavar="[RUN]")] = None  # default: the latest run
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
+    lang: Lang = None  # the language of what is said and drawn; default the locale's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anatomy(Experiment):
+    """What happens to a prompt, from its letters to the probabilities of the next token?"""
+
+    text: str | None = None  # what the model reads; default the beginning of its validation text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizers(Experiment):
+    """What are tokens, what do they cost, and which are best?"""
+
+    text: str | None = None  # the sentence that is cut up; default one in the language of the run's text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embeddings(Experiment):
+    """Which tokens, and which positions, has the model learned to be alike?"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Film(Experiment):
+    """How do the embeddings move while the model learns?"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention(Experiment):
+    """Which tokens does each head look at?"""
+
+    text: str | None = None  # what the model reads; default the beginning of its validation text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lens(Experiment):
+    """What would each layer say, if it were the last?"""
+
+    text: str | None = None  # what the model reads; default the beginning of its validation text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Next(Experiment):
+    """What does the model expect at each place of a text, and what surprises it?"""
+
+    text: str | None = None  # what the model reads; default the beginning of its validation text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding(Experiment):
+    """How does the choice of the next token change what is written?"""
+
+    prompt: str | None = None  # what the model goes on from; default nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gradients(Experiment):
+    """Where in the model does learning happen, and when?"""
+
+
+EXPERIMENTS: dict[str, type[Experiment]] = {  # in the order of the report
+    "anatomy": Anatomy,
+    "tokenizers": Tokenizers,
+    "embeddings": Embeddings,
+    "film": Film,
+    "attention": Attention,
+    "lens": Lens,
+    "next": Next,
+    "decoding": Decoding,
+    "gradients": Gradients,
+}
