@@ -75,8 +75,7 @@ def train(
     text = corpora.find(config.corpus)
     for note in text.notes:
         warnings.warn(f"{text.name}: {note}", stacklevel=2)
-    if Path(config.corpus).exists():  # the run must find it again from another folder
-        config = config.but(corpus=str(Path(config.corpus).resolve()))
+    config = config.but(corpus=corpora.lasting(config.corpus))
     changed = {"context": config.context, "n_heads": config.n_heads}
     shape = preset(config.preset, **{name: value for name, value in changed.items() if value is not None})
     asked = objectives.chosen(config.objective, shape.category, shape.context)
@@ -139,9 +138,8 @@ def go_on(
     saved = run.train_config
     if saved is None:
         raise ValueError(f"{run.path} was imported and has no training to resume")
-    corpus = settings.get("corpus")
-    if corpus and Path(corpus).exists():
-        settings["corpus"] = str(Path(corpus).resolve())
+    if "corpus" in settings:
+        settings["corpus"] = corpora.lasting(settings["corpus"])
     for name, value in settings.items():
         if name not in EXTENDABLE and saved.but(**{name: value}) != saved:
             raise ValueError(

@@ -30,8 +30,7 @@ from gptlab.registry import unknown
 from gptlab.report import page
 from gptlab.report.figures import LOOK
 from gptlab.text import corpora
-from gptlab.text.fables import Fables
-from gptlab.text.fables import corpus as fables
+from gptlab.text.fables import SEPARATOR, Fables
 from gptlab.text.tokenizer import prompt_ids
 
 HERE = Path(__file__).parent
@@ -80,12 +79,16 @@ class Section:
         draw: Callable[[Words, str], Figure],
         *,
         shapes: Sequence[str] = tuple(figures.SHAPES),
+        wordless: bool = False,
         **values: Any,
     ) -> None:
         """A figure: draw(words, shape) makes it, in every language and shape. NAME.png, to print, is wide, in the
-        language that was asked for; values: what caption and alt name."""
+        language that was asked for; wordless: it is the same in all languages, and drawn once for each shape; values:
+        what caption and alt name."""
         drawn: dict[str, dict[str, str]] = {}
         for lang, words in self.words.items():
+            if wordless and lang != self.lang:
+                continue
             for shape in shapes:
                 with rc_context(LOOK):
                     made = draw(words, shape)
@@ -94,6 +97,8 @@ class Section:
                     if lang == self.lang and shape == shapes[0]:
                         figures.png(made, self.folder / f"{name}.png")
                 drawn.setdefault(lang, {})[shape] = file
+        if wordless:
+            drawn = dict.fromkeys(self.words, drawn[self.lang])
         words_of = {part: self.said(f"{name}_{part}", **values) for part in ("caption", "alt")}
         self.blocks.append({"kind": "figure", "file": drawn, **words_of})
 
@@ -154,11 +159,11 @@ def passage(lab: Lab, text: str | None, tokens: int) -> str:
     if text is None:
         if config is None:
             text = next(iter(Fables("en", seed=0)))[0]
-        elif corpora.is_fables(config.corpus):
-            text = fables.validation(fables.languages(config.corpus))[0].text
         else:
             found = corpora.find(config.corpus)
             text = "".join(found.chunks(found.cut, min(found.characters, found.cut + 8 * tokens))).lstrip()
+            if corpora.is_fables(config.corpus):
+                text = text.partition(SEPARATOR)[0]
     # Some tokens go before it: a blank line, where texts are parted by them, and an architecture's own.
     room = layouts.room(lab.config) - 4
     ids = prompt_ids(lab.tokenizer, text)
@@ -173,7 +178,10 @@ def traced(lab: Lab, text: str, *, names: Sequence[str] = ()) -> Trace:
     if lab.config.category == "causal":
         return lab.trace(text, names=names)
     ids = prompt_ids(lab.tokenizer, text)
-    first, second = (lab.tokenizer.decode(some) for some in (ids[: len(ids) // 2], ids[len(ids) // 2 :]))
+    cut = len(ids) // 2
+    while cut < len(ids) and lab.tokenizer.decode(ids[:cut]).endswith("\N{REPLACEMENT CHARACTER}"):
+        cut += 1  # not within a character
+    first, second = (lab.tokenizer.decode(some) for some in (ids[:cut], ids[cut:]))
     return lab.trace(first, second, names=names)
 
 

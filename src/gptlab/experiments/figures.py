@@ -6,17 +6,16 @@ can be read in grey and by the colour-blind.
 
 import io
 from collections.abc import Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.transforms import Bbox
 
 from gptlab.report.figures import COLORS, FAINT, INK, LOOK, SHAPES
 
@@ -54,30 +53,34 @@ def png(made: Figure, path: Path) -> None:
 def clashes(made: Figure) -> list[str]:
     """What cannot be read in a figure, a line each: texts that leave it, and pairs of texts that cover each other."""
     canvas = FigureCanvasAgg(made)
-    canvas.draw()
+    made.draw_without_rendering()  # lays it out, without painting it
     renderer = canvas.get_renderer()
     page = made.bbox
-    shown: list[tuple[str, Bbox]] = []
+    axes_of = [found for found in made.findobj(Axes) if isinstance(found, Axes)]
+    out_of_view = {
+        id(label)
+        for axes in axes_of
+        for axis in (axes.xaxis, axes.yaxis)
+        for label in axis_labels(axis)
+        if not axes.get_visible() or not in_view(axis, label)
+    }
+    names, boxes = [], []
     for text in made.findobj(Text):
         if not isinstance(text, Text) or not text.get_visible() or not text.get_text().strip():
             continue
-        if text.axes is not None and not text.axes.get_visible():
+        if (text.axes is not None and not text.axes.get_visible()) or id(text) in out_of_view:
             continue
-        box = text.get_window_extent(renderer)
-        ticks = () if text.axes is None else (text.axes.xaxis, text.axes.yaxis)
-        if any(text in axis_labels(axis) and not in_view(axis, text) for axis in ticks):
-            continue
-        shown.append((text.get_text(), box))
-    found = [
-        f"{name!r} leaves the figure"
-        for name, box in shown
-        if box.x0 < page.x0 - 1 or box.y0 < page.y0 - 1 or box.x1 > page.x1 + 1 or box.y1 > page.y1 + 1
+        names.append(text.get_text())
+        boxes.append(text.get_window_extent(renderer).extents)
+    x0, y0, x1, y1 = np.array(boxes).reshape(-1, 4).T
+    outside = (x0 < page.x0 - 1) | (y0 < page.y0 - 1) | (x1 > page.x1 + 1) | (y1 > page.y1 + 1)
+    width = np.minimum.outer(x1, x1) - np.maximum.outer(x0, x0)
+    height = np.minimum.outer(y1, y1) - np.maximum.outer(y0, y0)
+    covered = np.argwhere(np.triu((width > 1) & (height > 1), 1))
+    return [
+        *(f"{names[i]!r} leaves the figure" for i in np.flatnonzero(outside)),
+        *(f"{names[i]!r} covers {names[j]!r}" for i, j in covered),
     ]
-    for (one, a), (other, b) in combinations(shown, 2):
-        common = Bbox.intersection(a, b)
-        if common is not None and common.width > 1 and common.height > 1:
-            found.append(f"{one!r} covers {other!r}")
-    return found
 
 
 def axis_labels(axis: Any) -> list[Text]:

@@ -4,9 +4,9 @@ The question NAME is answered by `conduct(lab, section, **options)` in experimen
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from gptlab.messages import LANGUAGES
 
@@ -27,6 +27,7 @@ class Anatomy(Experiment):
     """What happens to a prompt, from its letters to the probabilities of the next token?"""
 
     text: str | None = None  # what the model reads; default the beginning of its validation text
+    layer: int = 0  # the layer that is shown in pictures, counted from 0; of the decoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +35,29 @@ class Tokenizers(Experiment):
     """What are tokens, what do they cost, and which are best?"""
 
     text: str | None = None  # the sentence that is cut up; default one in the language of the run's text
+    minutes: float = 0.4  # of training for each small model whose tokenizers are compared; 0: none
+    steps: int | None = None  # optimizer steps of each instead
+    others: Annotated[tuple[str, ...], arg(name="with", metavar="RUN …")] = ()  # trained runs to compare with
 
 
 @dataclass(frozen=True, kw_only=True)
 class Embeddings(Experiment):
     """Which tokens, and which positions, has the model learned to be alike?"""
 
+    # the characters of a group of one's own, as in --mark aeiou --mark 0123456789; default vowels, digits, and so on
+    mark: UseAppendAction[tuple[str, ...]] = ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Film(Experiment):
     """How do the embeddings move while the model learns?"""
+
+    method: Literal["tsne", "pca"] = "tsne"  # how many dimensions become two
+    # the characters of a group of one's own, as in --mark aeiou --mark 0123456789; default vowels, digits, and so on
+    mark: UseAppendAction[tuple[str, ...]] = ()
+    positions: tuple[int, ...] | None = None  # positions to mark; default 12 13 14
+    seconds: float = 12  # about how long the film is; every snapshot is seen, however many there are
+    fps: int = 24  # pictures a second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +65,7 @@ class Attention(Experiment):
     """Which tokens does each head look at?"""
 
     text: str | None = None  # what the model reads; default the beginning of its validation text
+    other: Annotated[str | None, arg(name="with")] = None  # a run to put beside it, as one with --n-heads 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +86,10 @@ class Next(Experiment):
 class Decoding(Experiment):
     """How does the choice of the next token change what is written?"""
 
-    prompt: str | None = None  # what the model goes on from; default nothing
+    prompt: str | None = None  # what the model goes on from; default the beginning of its validation text
+    on: str | None = None  # a known text, a file or a folder to compare with; default the validation text
+    samples: int | None = None  # texts written at each temperature; default 16, 8 of a model that is large
+    tokens: int | None = None  # in each of them; default 160, fewer of a model that is large, or has no room
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,8 +28,8 @@ from gptlab.text.tokenizer import Tokenizer, prompt_ids, special_id, within
 class Reader:
     """The model as a reader of N texts of the same length: `read` gives the logits after their last token.
 
-    given: the prompt (G,), which an encoder reads, or a prefix sees both ways; such models have no second window,
-    and `left` is how many tokens they can write.
+    given: the prompt (G,), or one for each text (N, G), which an encoder reads, or a prefix sees both ways; such models
+    have no second window, and `left` is how many tokens they can write.
     """
 
     def __init__(self, model: Transformer, given: Tensor, n: int, *, window: str) -> None:
@@ -38,7 +38,7 @@ class Reader:
         self.causal = model.config.category == "causal"
         # The prompt's end is what matters most where it does not fit as a whole.
         most = room(model.config) // 2 if model.config.category == "prefix" else room(model.config)
-        self.begun = begin(model.config, (given if self.causal else given[-most:]).expand(n, -1))
+        self.begun = begin(model.config, (given if self.causal else given[..., -most:]).expand(n, -1))
         self.first = self.begun["ids"]
         self.left = None if self.causal else model.context - self.first.shape[1] + 1
 
@@ -67,7 +67,7 @@ def tokens(
     """Yield (ids, log-probabilities), each (N,), for up to config.tokens steps.
 
     The log-probability is the model's own, before anything of `config` bends it. Sample i depends on
-    (prompt, config, i) and not on n.
+    (prompt, config, i) and not on n. prompt: ids that all go on from, or a row of them for each sample.
     """
     device = model.embedding.device
     given = torch.as_tensor(np.asarray(prompt, dtype=np.int64), device=device)
@@ -76,7 +76,7 @@ def tokens(
         [torch.from_numpy(np.random.default_rng(key(config.seed, "sample", i)).random(config.tokens)) for i in range(n)]
     )
     seen = torch.zeros(n, model.vocab_size, device=device)
-    seen += torch.bincount(given, minlength=model.vocab_size)
+    seen.scatter_add_(1, given.expand(n, -1), torch.ones_like(given.expand(n, -1), dtype=seen.dtype))
     written = torch.zeros_like(seen)
     reader = Reader(model, given, n, window=config.window)
     one = torch.ones(n, 1, device=device)

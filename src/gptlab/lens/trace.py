@@ -39,7 +39,7 @@ LAYERED = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trace(Mapping[str, Array]):
     """What flowed through a model while it read a text: arrays, one text's, by the names of model/taps.py.
 
@@ -56,6 +56,11 @@ class Trace(Mapping[str, Array]):
     arrays: Mapping[str, Array] = field(repr=False)
     source_ids: Array | None = None
     source_tokens: Sequence[str] = ()
+    prefix: int = 0  # so many first tokens are seen by all, also from before
+
+    # A mapping compares its values, and arrays have no truth value: a trace is equal to itself alone.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     def __getitem__(self, name: str) -> Array:
         return self.arrays[name]
@@ -121,6 +126,7 @@ def trace(
     arrays: dict[str, Array] = {name: x[0].cpu().numpy() for name, x in found.items()}
     read_ids = begun["ids"][0].cpu().numpy()
     if "source" not in begun:
-        return Trace(read_ids, labels(tokenizer, read_ids), arrays)
+        prefix = int(begun["prefix"][0]) if "prefix" in begun else 0
+        return Trace(read_ids, labels(tokenizer, read_ids), arrays, prefix=prefix)
     source = begun["source"][0].cpu().numpy()
     return Trace(read_ids, labels(tokenizer, read_ids), arrays, source, labels(tokenizer, source))

@@ -37,7 +37,8 @@ def tap(module: nn.Module, name: str, x: Tensor) -> None:
 
 @contextmanager
 def record(model: nn.Module, *patterns: str, kernel: Any = None) -> Iterator[dict[str, Tensor]]:
-    """Within it, a forward pass fills a dictionary: name -> tensor, the last pass's; on the meta device, too.
+    """Within it, a forward pass fills a dictionary: name -> tensor, the last pass's, in its order; on the
+    meta device, too.
 
     patterns: of names to keep ("*.pattern"), default all; kernel: computes attention meanwhile (kernels.reference, to
     have the patterns). The tensors are those of the pass itself: they hold its gradients, and must not be written to.
@@ -51,6 +52,7 @@ def record(model: nn.Module, *patterns: str, kernel: Any = None) -> Iterator[dic
             return
         whole = ".".join(filter(None, (names[id(module)], name)))
         if not patterns or any(fnmatchcase(whole, pattern) for pattern in patterns):
+            found.pop(whole, None)  # passed again, it comes later: the order is that of the last time
             found[whole] = x
 
     own = {module: module.kernel for module in model.modules() if hasattr(module, "kernel")}

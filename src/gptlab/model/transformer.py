@@ -123,8 +123,7 @@ class Transformer(Stack):
         scene = Scene(self.position, self.position.once(positions, k_pos, x.dtype), make_mask, cache)
         scene.memory, scene.memory_mask = memory, everything(source_valid)
         scene.query = None if self.query is None else F.embedding(positions, self.query)
-        x = self.embedding_out(self.run(x, positions, scene)) * self.logit_scale
-        logits = F.linear(x, self.embedding if self.head is None else self.head, self.head_bias)
+        logits = self.unembed(self.run(x, positions, scene))
         tap(self, "logits", logits)
         return logits
 
@@ -132,6 +131,11 @@ class Transformer(Stack):
         """(B, T) -> (B, T, C), without positions."""
         x = self.embedding_in(F.embedding(ids, self.embedding))
         return x if self.embedding_scale == 1 else x * self.embedding_scale
+
+    def unembed(self, x: Tensor) -> Tensor:
+        """What the head makes of the stream behind the last norm: (B, T, C) -> (B, T, V)."""
+        x = self.embedding_out(x) * self.logit_scale
+        return F.linear(x, self.embedding if self.head is None else self.head, self.head_bias)
 
     def encoded(
         self, source: Tensor | None, valid: Tensor | None, cache: Cache | None

@@ -89,6 +89,12 @@ def find(source: str, *, block: int = BLOCK) -> Text:
     raise ValueError(f"{unknown('text', source, ['fables', *CORPORA])}; and no such file or folder: {path.absolute()}")
 
 
+def lasting(source: str) -> str:
+    """How a text is found again from any folder: by its known name, else by its whole path."""
+    known = is_fables(source) or source in CORPORA
+    return source if known or not Path(source).expanduser().exists() else str(Path(source).expanduser().resolve())
+
+
 def is_fables(source: str) -> bool:
     """Whether a text's name is that of the built-in corpus, in some language."""
     return source == "fables" or source.startswith("fables:")

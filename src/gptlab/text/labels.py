@@ -1,5 +1,6 @@
 """What tokens look like on a figure: each with something to see, and no two halves of a character alike."""
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ SHOWN = {"\n": "↵", "\t": "→", "\r": "←", " ": "␣", "\N{NO-BREAK SPACE}"
 def labels(tokenizer: Tokenizer, ids: Any) -> list[str]:
     """A label for each id: its text with white space made visible, or a special token's name.
 
-    A character that is spread over several tokens is named in each of them: é₁ é₂; bytes that make none: \\xC3.
+    A character that is spread over several tokens is named in each of them: é₁ é₂; bytes that make none: \\xC3; an
+    accent that would stand on the label before it stands on a circle.
     """
     ids = [int(i) for i in ids]
     texts = list(spread([tokenizer.pieces[i] if i < len(tokenizer.pieces) else b"" for i in ids]))
@@ -21,7 +23,12 @@ def labels(tokenizer: Tokenizer, ids: Any) -> list[str]:
             texts[at] = f"#{i}"
         elif i >= first_special:
             texts[at] = tokenizer.specials[i - first_special]
-    return [text or f"#{i}" for text, i in zip(texts, ids, strict=True)]
+    return [carried(text) or f"#{i}" for text, i in zip(texts, ids, strict=True)]
+
+
+def carried(text: str) -> str:
+    """A label whose first character is an accent: on a circle, for it would stand on the label before it."""
+    return f"\N{DOTTED CIRCLE}{text}" if text and unicodedata.category(text[0]).startswith("M") else text
 
 
 def spread(pieces: Sequence[bytes]) -> Iterator[str]:

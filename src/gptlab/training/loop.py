@@ -250,9 +250,9 @@ class Trainer:
         with interruptible() as interrupted, seeded(config):
             if not state:
                 assess()
-                save()
                 if kept:
                     run.add_snapshot(0, self.model)
+                save()
             while step < config.steps:
                 if interrupted():
                     reason = "interrupted"

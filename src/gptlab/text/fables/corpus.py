@@ -51,17 +51,25 @@ def languages(source: str) -> tuple[str, ...]:
 def stories(langs: tuple[str, ...], *, seed: int = 0, first: int = 0) -> Iterator[Story]:
     """The stories of a corpus from number `first` on, without end; with several languages, their name comes first."""
     for index in count(first):
-        choices = draw(seed, index)
-        lang = langs[key(seed, "language", index) % len(langs)]
+        lang, choices = drawn(langs, seed, index)
         mark = f"{LANGUAGES[lang]}\n" if len(langs) > 1 else ""
         yield Story(mark + grammar(lang).tell(choices), lang, choices, math.log(len(langs)) + surprisal(choices))
 
 
+def drawn(langs: tuple[str, ...], seed: int, index: int) -> tuple[str, Choices]:
+    """The language of a story, and its choices."""
+    return langs[key(seed, "language", index) % len(langs)], draw(seed, index)
+
+
 def validation(langs: tuple[str, ...], *, seed: int = 0) -> list[Story]:
     """The stories that a corpus keeps for validation, none of which it trains on."""
-    told = {story.text for story in islice(stories(langs, seed=seed), TRAINING)}
-    fresh = (story for story in stories(langs, seed=seed, first=FIRST_VALIDATION) if story.text not in told)
-    return list(islice(fresh, VALIDATION))
+
+    def named(lang: str, choices: Choices) -> tuple[str, ...]:
+        return lang, *choices.values()  # one text has one row of choices, and these need not be told
+
+    known = {named(*drawn(langs, seed, index)) for index in range(TRAINING)}
+    held_out = stories(langs, seed=seed, first=FIRST_VALIDATION)
+    return list(islice((story for story in held_out if named(story.lang, story.choices) not in known), VALIDATION))
 
 
 def floor(held_out: list[Story]) -> float:
