@@ -12,36 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from matplotlib import rc_context
 
 from gptlab import lab
 from gptlab.config import SampleConfig
-from gptlab.experiments import base, decoding, figures
+from gptlab.experiments import base, decoding
 from gptlab.generate import sampling
 from gptlab.lens import decoding as lens
 from gptlab.model import layouts
-from gptlab.report.figures import LOOK
 from gptlab.run import Run
 from tests.experiments.conftest import conducted
 
 SMALL = {"prompt": "Um dia, a ", "on": None, "samples": 3, "tokens": 14}
 V = 40
-
-
-@pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """A tenth of the draws; figures in one language, but for one kind of model: drawing takes longest."""
-    monkeypatch.setattr(decoding, "DRAWS", 100_000)
-    if "chars" in request.node.name and "numbers" in request.node.name:
-        return
-
-    def figure(section: base.Section, name: str, draw: Any, **values: Any) -> None:
-        for shape in figures.SHAPES:
-            with rc_context(LOOK):
-                assert figures.clashes(draw(section.words["pl"], shape)) == []
-        assert section.said(f"{name}_caption", **values) and section.said(f"{name}_alt", **values)
-
-    monkeypatch.setattr(base.Section, "figure", figure)
 
 
 @pytest.fixture

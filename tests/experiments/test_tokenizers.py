@@ -23,7 +23,6 @@ from gptlab.text.chars import CharTokenizer
 from gptlab.text.fables import corpus as fables
 from gptlab.text.gpt2 import GPT2Tokenizer
 from gptlab.text.tokenizer import without
-from tests.experiments import conftest
 from tests.experiments.conftest import conducted
 
 NONE: dict[str, Any] = {"text": "Um gato já viu.", "minutes": 0, "steps": None, "others": ()}
@@ -49,13 +48,6 @@ def texts(section: dict[str, Any]) -> str:
     return "\n".join(block["text"]["en"] for block in section["blocks"] if block["kind"] == "text")
 
 
-@pytest.fixture
-def english(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sections in one language: what is drawn five times takes five times as long."""
-    for module in (base, conftest):
-        monkeypatch.setattr(module, "LANGUAGES", {"en": "English"})
-
-
 def check_losses(table: list[list[str]], models: dict[str, lab.Lab], text: str) -> None:
     """Each row is of one of the models, sorted, and says what that makes of the text."""
     assert {row[0] for row in table} == set(models)
@@ -70,11 +62,9 @@ def check_losses(table: list[list[str]], models: dict[str, lab.Lab], text: str) 
 
 @pytest.mark.parametrize("kind", ["chars", "pieces", "t5", "glm"])
 @pytest.mark.filterwarnings("ignore:GPT-2's tokenizer is left out")
-def test_the_section_says_what_was_counted(of_kind: Any, kind: str, request: pytest.FixtureRequest) -> None:
+def test_the_section_says_what_was_counted(of_kind: Any, kind: str) -> None:
     """Its numbers, of the run's own tokenizer and model, are those of plain counting, for every architecture."""
     loaded = of_kind(kind)
-    if kind != "chars":
-        request.getfixturevalue("english")
     section = conducted(loaded, "tokenizers", **NONE)
     text = corpora.find(loaded.run.train_config.corpus)
     counted = text.read(text.cut, text.cut + 5000)
@@ -97,7 +87,6 @@ def test_the_section_says_what_was_counted(of_kind: Any, kind: str, request: pyt
     assert "64.46% is off: it should be 64.42%, or 64.45%" in said
 
 
-@pytest.mark.usefixtures("english")
 @pytest.mark.filterwarnings("ignore:GPT-2's tokenizer is left out")
 @pytest.mark.filterwarnings("ignore:.*cannot spell")
 def test_small_models_are_trained_and_kept(of_kind: Any, tmp_path: Path) -> None:
@@ -121,7 +110,6 @@ def test_small_models_are_trained_and_kept(of_kind: Any, tmp_path: Path) -> None
     assert latest_run(tmp_path) == run.path
 
 
-@pytest.mark.usefixtures("english")
 @pytest.mark.filterwarnings("ignore:GPT-2's tokenizer is left out")
 @pytest.mark.filterwarnings("ignore:.*cannot spell")
 def test_an_imported_run_is_shown_on_fables(of_kind: Any, tmp_path: Path) -> None:

@@ -56,8 +56,10 @@ class Section:
     shows, in words, for who cannot see it), a table x has x_head, its cells parted by " | "; a page x has x_title.
     """
 
-    def __init__(self, name: str, folder: Path, lang: str) -> None:
+    def __init__(self, name: str, folder: Path, lang: str, *, every_language: bool = False) -> None:
+        """lang: of what is drawn; every_language: figures are drawn in all five, so that the report has them."""
         self.name, self.folder, self.lang = name, folder, lang
+        self.drawn_in = tuple(LANGUAGES) if every_language else (lang,)
         self.words = {code: Words(name, code) for code in LANGUAGES}
         self.blocks: list[dict[str, Any]] = []
         self.report: Path | None = None  # written at the end
@@ -82,23 +84,20 @@ class Section:
         wordless: bool = False,
         **values: Any,
     ) -> None:
-        """A figure: draw(words, shape) makes it, in every language and shape. NAME.png, to print, is wide, in the
-        language that was asked for; wordless: it is the same in all languages, and drawn once for each shape; values:
-        what caption and alt name."""
+        """A figure: draw(words, shape) makes it, in each shape. NAME.png, to print, is of the first of them.
+
+        wordless: it is the same in all languages; values: what caption and alt name.
+        """
         drawn: dict[str, dict[str, str]] = {}
-        for lang, words in self.words.items():
-            if wordless and lang != self.lang:
-                continue
+        for lang in (self.lang,) if wordless else self.drawn_in:
             for shape in shapes:
                 with rc_context(LOOK):
-                    made = draw(words, shape)
+                    made = draw(self.words[lang], shape)
                     file = f"{name}.{lang}.{shape}.svg"
                     (self.folder / file).write_text(figures.svg(made), encoding="utf-8", newline="\n")
                     if lang == self.lang and shape == shapes[0]:
                         figures.png(made, self.folder / f"{name}.png")
                 drawn.setdefault(lang, {})[shape] = file
-        if wordless:
-            drawn = dict.fromkeys(self.words, drawn[self.lang])
         words_of = {part: self.said(f"{name}_{part}", **values) for part in ("caption", "alt")}
         self.blocks.append({"kind": "figure", "file": drawn, **words_of})
 
@@ -202,7 +201,7 @@ def templates() -> Environment:
     return Environment(loader=FileSystemLoader(HERE / "pages"), autoescape=True, undefined=StrictUndefined)
 
 
-def conduct(name: str, lab: Lab, *, lang: str, **options: Any) -> Section:
+def conduct(name: str, lab: Lab, *, lang: str, every_language: bool = False, **options: Any) -> Section:
     """Run an experiment on a model; its files are in RUN/sections/NAME/, and its section in the run's report.
 
     What was there of an earlier time is replaced when all is done. ValueError for an experiment that does not exist, or
@@ -214,7 +213,7 @@ def conduct(name: str, lab: Lab, *, lang: str, **options: Any) -> Section:
     target = lab.run.section_path(name)
     with files.write_whole(target) as folder:
         folder.mkdir()
-        section = Section(name, folder, lang)
+        section = Section(name, folder, lang, every_language=every_language)
         module.conduct(lab, section, **options)
         section.finish()
     section.folder, section.report = target, page.write(lab.run, lang)

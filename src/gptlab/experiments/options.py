@@ -20,6 +20,7 @@ class Experiment:
     run: Annotated[Positional[str | None], arg(metavar="[RUN]")] = None  # default: the latest run
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     lang: Lang = None  # the language of what is said and drawn; default the locale's
+    every_language: bool = False  # draw figures in all five, so that the report can be written in each
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -202,14 +202,14 @@ class Page:
         return [(self.t(f"env_{name}"), str(values[name])) for name in (*names, "text") if values.get(name)]
 
     def sections(self, run: Run) -> list[dict[str, Any]]:
-        """What experiments left, in this language, or in English where a text is not in it."""
+        """What experiments left, in this language; else in English, or as it is."""
         return [
             {"title": self.one_of(section["title"]), "blocks": [self.block(b, folder) for b in section["blocks"]]}
             for folder, section in run.sections()
         ]
 
     def one_of(self, texts: dict[str, Any]) -> Any:
-        return texts.get(self.lang, texts["en"])
+        return texts.get(self.lang) or texts.get("en") or next(iter(texts.values()))
 
     def block(self, block: dict[str, Any], folder: Path) -> dict[str, Any]:
         """A block of a section, ready for the template."""
