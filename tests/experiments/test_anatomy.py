@@ -24,10 +24,10 @@ from tests.lens.test_anatomy import MODELS, passed
 
 TEXT = "the tired old fox"
 OPTIONS: dict[str, dict[str, Any]] = {
-    "chars": {"text": "era uma vez", "layer": 1},
-    "pieces": {"text": TEXT, "layer": 0},
-    "t5": {"text": TEXT, "layer": 1},
-    "glm": {"text": TEXT, "layer": 3},
+    "chars": {"text": "era uma vez", "layer": 2},
+    "pieces": {"text": TEXT, "layer": 1},
+    "t5": {"text": TEXT, "layer": 2},
+    "glm": {"text": TEXT, "layer": 4},
 }
 SECTIONS: dict[str, dict[str, Any]] = {}
 
@@ -58,7 +58,7 @@ def test_what_is_shown_is_what_flows(of_kind: Any, kind: str) -> None:
     """Table, CSV, NPZ and page of a section, against the tensors themselves; and the next token, against the model when
     nobody listens."""
     loaded, section, trace = walked(of_kind, kind)
-    layer, folder = OPTIONS[kind]["layer"], loaded.run.section_path("anatomy")
+    layer, folder = OPTIONS[kind]["layer"] - 1, loaded.run.section_path("anatomy")
 
     with (folder / "steps.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -182,9 +182,9 @@ def test_every_activation_has_its_formula(activation: str) -> None:
 def test_a_text_and_a_layer_of_ones_own(of_kind: Any) -> None:
     """A text that is given is what is read; a layer that does not exist is named with those that do."""
     loaded, section, _ = walked(of_kind, "chars")
-    assert "e r a ␣ u m a ␣ v e z" in told(section) and "Layer 1" in section["blocks"][2]["caption"]["en"]
-    with pytest.raises(ValueError, match=r"from 0 to 3\b.*not 4"):
-        base.conduct("anatomy", loaded, lang="en", text=None, layer=4)
+    assert "e r a ␣ u m a ␣ v e z" in told(section) and "Layer 2" in section["blocks"][2]["caption"]["en"]
+    with pytest.raises(ValueError, match=r"from 1 to 4\b.*not 5"):
+        base.conduct("anatomy", loaded, lang="en", text=None, layer=5)
 
 
 def test_powers_of_ten() -> None:

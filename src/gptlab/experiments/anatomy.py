@@ -41,8 +41,8 @@ Told = list[tuple[str, dict[str, Any]]]  # entries of prose, with their values
 
 def conduct(lab: Lab, section: Section, *, text: str | None, layer: int) -> None:
     n_layers = lab.config.n_layers
-    if not 0 <= layer < n_layers:
-        raise ValueError(f"layer must be from 0 to {n_layers - 1}, the layers of this model, not {layer}")
+    if not 1 <= layer <= n_layers:
+        raise ValueError(f"layer must be from 1 to {n_layers}, the layers of this model, not {layer}")
     trace = traced(lab, passage(lab, text, TOKENS if text is None else LONGEST))
     steps = walk(lab.model, trace)
     arrays = {step.name: step.array for step in steps}
@@ -58,7 +58,7 @@ def conduct(lab: Lab, section: Section, *, text: str | None, layer: int) -> None
         source = {"source_tokens": len(trace.source_ids), "source": " ".join(trace.source_tokens)}
         section.text("intro_encoder", **values, **source)
     section.text("reading")
-    chosen = [step for step in steps if step.stack == "decoder" and step.layer == layer]
+    chosen = [step for step in steps if step.stack == "decoder" and step.layer == layer - 1]
     section.figure(
         "block",
         lambda words, shape: pictures(chosen, shape),
@@ -67,7 +67,7 @@ def conduct(lab: Lab, section: Section, *, text: str | None, layer: int) -> None
         first=chosen[0].part,
         last=chosen[-1].part,
     )
-    tell_layer(section, lab.model, trace, chosen, layer)
+    tell_layer(section, lab.model, trace, chosen, layer - 1)
     tell_checks(section, steps, misfits)
     tell_writes(section, written, arrays, lab.config.d_model)
     tell_next(section, lab, trace, arrays)
@@ -238,13 +238,13 @@ def tell_writes(section: Section, written: Sequence[Write], arrays: Mapping[str,
         values = {"low": low, "low_layer": lowest, "high": high, "high_layer": highest}
         section.text("cosine_mixed", branch=lambda words, branch=branch: words(f"branch_{branch}"), **values)
     head = ("stack", "layer", "branch", "norm_added", "norm_stream", "cosine")
-    means = [[w.stack, w.layer, w.branch, *(float(x.mean()) for x in (w.added, w.stream, w.cosine))] for w in written]
+    means = [[w.stack, w.layer + 1, w.branch, *(float(x.mean()) for x in (w.added, w.stream, w.cosine))] for w in written]
     section.csv("writes", head, means)
 
 
 def name_of(write: Write) -> str:
     """The layer, as the figure names it: those of an encoder with an E."""
-    return f"{'E' if write.stack == 'encoder' else ''}{write.layer}"
+    return f"{'E' if write.stack == 'encoder' else ''}{write.layer + 1}"
 
 
 def streams(
@@ -271,7 +271,7 @@ def streams(
         for layer in range(len(along) - 1):
             places[stack, layer] = start + layer
             ticks.append(start + layer)
-            names.append(f"E{layer}" if stack == "encoder" else str(layer))
+            names.append(f"{'E' if stack == 'encoder' else ''}{layer + 1}")
         start += len(along)
     bar = 0.72 / len(branches)
     for number, branch in enumerate(branches):
@@ -421,7 +421,7 @@ class Explainer:
 
     def say_resid_pre(self, step: Step) -> Told:
         if step.layer:
-            return [("resid_pre", {"before": step.layer - 1})]
+            return [("resid_pre", {"before": step.layer})]
         told: Told = [("resid_pre_first", {"width": self.config.d_model})]
         if type(self.model.position).embed is Position.embed:
             told.append((f"positions_{self.config.position}", {}))
@@ -512,7 +512,7 @@ class Explainer:
         return [("down", {"width": self.config.d_model})]
 
     def say_resid_post(self, step: Step) -> Told:
-        return [("resid_post", {"layer": step.layer})]
+        return [("resid_post", {"layer": step.layer + 1})]
 
     def say_embedding_out(self, step: Step) -> Told:
         return [("embedding_out", {"table_width": self.config.d_embedding, "width": self.config.d_model})]

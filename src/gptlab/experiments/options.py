@@ -28,7 +28,7 @@ class Anatomy(Experiment):
     """What happens to a prompt, from its letters to the probabilities of the next token?"""
 
     text: str | None = None  # what the model reads; default the beginning of its validation text
-    layer: int = 0  # the layer that is shown in pictures, counted from 0; of the decoder
+    layer: int = 1  # the layer that is shown in pictures, counted from 1; of the decoder
 
 
 @dataclass(frozen=True, kw_only=True)
