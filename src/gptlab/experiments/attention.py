@@ -470,11 +470,12 @@ def tell_rival(lab: Lab, rival: Lab, section: Section, text: str) -> None:
 
 
 def differing(one: Facts, other: Facts) -> list[str]:
-    """The names of settings that differ, but for those that the number of heads brings with it."""
+    """The names of settings that differ, but for those that the number of heads brings with it, and those that change
+    nothing of what is learned."""
     tables = [{**vars(facts.model), **(vars(facts.config) if facts.config else {})} for facts in (one, other)]
     names = dict.fromkeys(name for table in tables for name in table)
-    follows = ("n_heads", "n_kv_heads", "head_dim")
-    return [name for name in names if name not in follows and tables[0].get(name) != tables[1].get(name)]
+    passed = {"n_heads", "n_kv_heads", "head_dim", "minutes", "snapshots", "sample_every", "prompt", "save_every"}
+    return [name for name in names if name not in passed and tables[0].get(name) != tables[1].get(name)]
 
 
 def draw_rival(pair: Sequence[Heads], names: Sequence[str], words: Words, shape: str) -> Figure:

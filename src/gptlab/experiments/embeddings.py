@@ -263,7 +263,7 @@ def token_numbers(section: Section, groups: Groups, pair: Sequence[Table]) -> No
 
         section.text("best", groups=listed)
     if found and missed:
-        section.text("missed", groups=lambda words: ", ".join(name(at)(words) for at in missed))
+        section.text("missed", shuffles=SHUFFLES, groups=lambda words: ", ".join(name(at)(words) for at in missed))
     section.figure("purity", lambda words, shape: purity_figure(words, shape, groups, before, after, drawn), **numbers)
     apart = int(np.argmax(silhouettes[1][:-1]))
     overall, best_one = silhouettes[1][-1], silhouettes[1][apart]
