@@ -238,7 +238,9 @@ def tell_writes(section: Section, written: Sequence[Write], arrays: Mapping[str,
         values = {"low": low, "low_layer": lowest, "high": high, "high_layer": highest}
         section.text("cosine_mixed", branch=lambda words, branch=branch: words(f"branch_{branch}"), **values)
     head = ("stack", "layer", "branch", "norm_added", "norm_stream", "cosine")
-    means = [[w.stack, w.layer + 1, w.branch, *(float(x.mean()) for x in (w.added, w.stream, w.cosine))] for w in written]
+    means = [
+        [w.stack, w.layer + 1, w.branch, *(float(x.mean()) for x in (w.added, w.stream, w.cosine))] for w in written
+    ]
     section.csv("writes", head, means)
 
 
@@ -512,6 +514,7 @@ class Explainer:
         return [("down", {"width": self.config.d_model})]
 
     def say_resid_post(self, step: Step) -> Told:
+        assert step.layer is not None
         return [("resid_post", {"layer": step.layer + 1})]
 
     def say_embedding_out(self, step: Step) -> Told:
