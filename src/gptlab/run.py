@@ -8,6 +8,7 @@
     samples/STEP.txt       what the model wrote on the way
     snapshots/STEP.safetensors  its embedding tables on the way, for films
     sections/NAME/         what experiments found out, for the report
+    tokenizers/NAME/       runs of their own, that the experiment on tokenizers compares
     report.html            all of it as a page to read and to print
     environment.json       versions, machine, command
 

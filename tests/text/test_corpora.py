@@ -11,7 +11,7 @@ import pytest
 
 from gptlab.files import cache_dir
 from gptlab.text.chars import CharTokenizer
-from gptlab.text.corpora import CORPORA, check_length, find, make_tokenizer, prepare
+from gptlab.text.corpora import CORPORA, check_length, find, lasting, make_tokenizer, prepare
 from gptlab.text.reading import Text
 from gptlab.text.tokenizer import Tokenizer, train
 
@@ -47,6 +47,21 @@ def test_every_known_text_is_well_described() -> None:
     for name, source in CORPORA.items():
         assert source.name == name and source.url.startswith("https://") and source.bytes > 0
         assert re.fullmatch("[0-9a-f]{64}", source.sha256) and len(source.language) == 2
+
+
+def test_a_text_is_found_again_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is kept by its whole path; a known text by its name, also where a folder happens to be called so."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fables").mkdir()
+    (tmp_path / "book.txt").write_text("Once.")
+    assert lasting("book.txt") == str(tmp_path.resolve() / "book.txt")
+    assert [lasting(name) for name in ("fables", "fables:pt", "shakespeare", "none")] == [
+        "fables",
+        "fables:pt",
+        "shakespeare",
+        "none",
+    ]
+    assert find("fables").name == find(lasting("fables")).name == "fables"
 
 
 def test_an_unknown_name() -> None:

@@ -15,7 +15,7 @@ from gptlab.text.objectives import IGNORED, Batch, NextToken, Objective
 from gptlab.training.loss import summed
 
 NEXT_TOKEN = NextToken()
-CHUNK = 8192  # tokens that are evaluated at once: bounds memory, not the result
+TOKENS, LOGITS = 8192, 1 << 26  # evaluated at once, at most: they bound memory, not the result
 
 
 @torch.inference_mode()
@@ -40,7 +40,7 @@ def window_loss(
     was_training = model.training
     model.eval()
     rows = windows(ids, count=count, context=context, seed=seed, stream="evaluate", starts=starts)
-    total, asked, at_once = 0.0, 0, max(1, CHUNK // context)
+    total, asked, at_once = 0.0, 0, together(model, context)
     for first in range(0, count, at_once):
         batch = objective(rows[first : first + at_once], generator(seed, "evaluate-objective", first))
         total += batch_nats(model, batch).double().item()
@@ -91,7 +91,7 @@ def sliding_nats(
     if full:
         starts = done + stride * torch.arange(full) + stride - context
         rows = text[starts[:, None] + torch.arange(context + 1)]
-        for x, y in zip(*chunks(rows[:, :-1], rows[:, 1:]), strict=True):
+        for x, y in zip(*chunks(model, rows[:, :-1], rows[:, 1:]), strict=True):
             total += nats(model, x, y, last=stride)
         done += full * stride
     rest = len(text) - 1 - done
@@ -123,7 +123,7 @@ def story_nats(
             total -= sliding_nats(model, separator)[0]
     # Side by side, the shorter ones filled up behind their end, where no earlier token looks.
     fitting = sorted((row for row in rows if len(row) - 1 <= context), key=len)
-    at_once = max(1, CHUNK // context)
+    at_once = together(model, context)
     for group in (fitting[i : i + at_once] for i in range(0, len(fitting), at_once)):
         x, y = np.zeros((len(group), len(group[-1]) - 1), np.int64), np.full((len(group), len(group[-1]) - 1), IGNORED)
         for i, row in enumerate(group):
@@ -133,8 +133,13 @@ def story_nats(
     return total
 
 
-def chunks(x: Tensor, y: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    rows = max(1, CHUNK // x.shape[1])
+def together(model: Transformer, length: int) -> int:
+    """How many rows of a length are evaluated at once."""
+    return max(1, min(TOKENS, LOGITS // model.vocab_size) // length)
+
+
+def chunks(model: Transformer, x: Tensor, y: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    rows = together(model, x.shape[1])
     return list(x.split(rows)), list(y.split(rows))
 
 

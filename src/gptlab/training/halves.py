@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gptlab.model.layouts import room
 from gptlab.model.transformer import Transformer
 from gptlab.text.tokenizer import Tokenizer
-from gptlab.training.evaluate import CHUNK, nats
+from gptlab.training.evaluate import nats, together
 
 PIECE = 512  # characters of a text that is no collection of stories
 
@@ -51,7 +51,7 @@ class Halves:
                 windows[len(row), end - begin].append(row)
         total = 0.0
         for (length, asked), rows in windows.items():
-            at_once = max(1, CHUNK // length)
+            at_once = together(model, length)
             for first in range(0, len(rows), at_once):
                 some = torch.from_numpy(np.stack(rows[first : first + at_once]))
                 total += nats(model, some[:, :-1], some[:, 1:], last=asked)
