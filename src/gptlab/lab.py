@@ -27,10 +27,10 @@ from gptlab.run import Run, latest_run, load_weights
 from gptlab.survey.fit import check_memory
 from gptlab.survey.summary import Summary
 from gptlab.text import corpora, objectives
-from gptlab.text.batches import occurrences
+from gptlab.text.batches import beginnings
 from gptlab.text.fables import corpus as fables
 from gptlab.text.objectives import Objective
-from gptlab.text.tokenizer import Tokenizer, prompt_ids, within, without
+from gptlab.text.tokenizer import Tokenizer, opening, prompt_ids, within, without
 from gptlab.training import evaluate
 from gptlab.training.advice import Advice, Adviser
 from gptlab.training.halves import PIECE, Halves
@@ -84,7 +84,7 @@ def train(
     tokenizer = corpora.make_tokenizer(config.tokenizer, text, config.vocab_size, specials)
     data = corpora.prepare(text, tokenizer)
     corpora.check_length(data, shape.context)
-    stories = stories_of(config.corpus, tokenizer)
+    stories = stories_of(config.corpus, tokenizer, config)
     shape = shape.but(vocab_size=tokenizer.vocab_size, bridge=objective_of(shape, tokenizer, config).bridge)
 
     path = new_path(text.name, config.preset) if out is None else Path(out)
@@ -151,7 +151,7 @@ def go_on(
         raise ValueError(f"{saved.corpus} has changed since {run.path} was begun: train a new run on it")
     tokenizer = run.tokenizer()
     data = corpora.prepare(text, tokenizer)
-    stories = stories_of(saved.corpus, tokenizer)
+    stories = stories_of(saved.corpus, tokenizer, saved)
     with explained(saved, run.model_config, run.path), run.lock():
         chosen = machine(device)
         model = build(run.model_config, seed=saved.seed, init=saved.init, dropout=saved.dropout, kernel=chosen.kernel)
@@ -174,13 +174,15 @@ def paragraphs(config: TrainConfig | None) -> bool:
     return config is not None and config.starts == "blank-lines"
 
 
-def stories_of(source: str, tokenizer: Tokenizer) -> Stories | None:
-    """The validation stories of a corpus of fables; None for another text, and where the tokenizer cannot spell them,
-    for then their floor is not that of what is read."""
+def stories_of(source: str, tokenizer: Tokenizer, config: TrainConfig | None = None) -> Stories | None:
+    """The validation stories of a corpus of fables, as a model that was trained so reads them; None for another text,
+    and where the tokenizer cannot spell them, for then their floor is not that of what is read."""
     if not corpora.is_fables(source):
         return None
     stories = fables.validation(fables.languages(source))
-    return None if tokenizer.unknown("".join(story.text for story in stories)) else Stories(stories, tokenizer)
+    if tokenizer.unknown("".join(story.text for story in stories)):
+        return None
+    return Stories(stories, tokenizer, opening(tokenizer, PARAGRAPHS) if paragraphs(config) else None)
 
 
 def halves_of(source: str, tokenizer: Tokenizer, *, first: int | None = None) -> Halves:
@@ -206,8 +208,7 @@ def trainer_of(
     """A trainer whose windows begin where the configuration says, and who measures what the text allows."""
     starts: Starts = (None, None)
     if paragraphs(config):
-        blank = within(tokenizer, PARAGRAPHS)
-        found = [occurrences(ids, blank) for ids in (data.train, data.val)]
+        found = [beginnings(ids, within(tokenizer, PARAGRAPHS)) for ids in (data.train, data.val)]
         fitting = [at[at < len(ids) - model.context] for at, ids in zip(found, (data.train, data.val), strict=True)]
         if not all(map(len, fitting)):
             part = "training" if not len(fitting[0]) else "validation"
@@ -369,7 +370,7 @@ class Lab:
         """
         given, follows = prompt_ids(self.tokenizer, text), prompt_ids(self.tokenizer, then)
         if paragraphs(self.run.train_config):  # as generate does
-            given = np.concatenate([within(self.tokenizer, PARAGRAPHS), given])
+            given = np.concatenate([opening(self.tokenizer, PARAGRAPHS), given])
         return trace(self.model, self.tokenizer, given, follows, names=names)
 
     def loss(self, text: str, *, per: str = "token", stride: int | None = None) -> float:
@@ -466,7 +467,7 @@ def evaluate_on(lab: Lab, source: str | Path | None, *, windows: int, limit: int
 
 def against_floor(lab: Lab, source: str) -> dict[str, Any]:
     """On a corpus of fables: nats per character of whole validation stories, beside the least that is possible."""
-    stories = stories_of(source, lab.tokenizer)
+    stories = stories_of(source, lab.tokenizer, lab.run.train_config)
     if stories is None:
         return {}
     loss = stories.loss(lab.model)

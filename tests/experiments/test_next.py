@@ -49,13 +49,15 @@ def test_its_numbers(kind: str, of_kind: Any) -> None:
 
 
 def paid_for(lab: Any, ids: Any) -> float:
-    """Nats of a story's tokens, read behind a separator, by the function that evaluates models."""
+    """Nats of a story's tokens, read behind what the model was trained to begin with, by the function that evaluates
+    models."""
     separator = prompt_ids(lab.tokenizer, SEPARATOR)
-    row = torch.tensor(np.concatenate([separator, ids, separator]).astype(np.int64))
+    lead = separator[-1:] if lab.run.train_config.starts == "blank-lines" else separator
+    row = torch.tensor(np.concatenate([lead, ids, separator]).astype(np.int64))
     with torch.inference_mode():
         logits = lab.model(row[None, :-1])[0].double()
     behind = F.cross_entropy(logits[-len(separator) :], row[-len(separator) :], reduction="sum")
-    return story_nats(lab.model, [ids], separator) - float(behind)
+    return story_nats(lab.model, [ids], separator, lead) - float(behind)
 
 
 def test_texts_of_ones_own(of_kind: Any) -> None:

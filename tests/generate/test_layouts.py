@@ -88,8 +88,8 @@ def test_the_end_token_ends() -> None:
 
 
 def test_paragraphs() -> None:
-    """A model of texts between blank lines reads one in front of the prompt and stops where it writes one; a stop
-    string of the user's takes its place."""
+    """A model of texts between blank lines reads the last token of one in front of the prompt, and stops where it
+    writes one; a stop string of the user's takes its place."""
     known = CharTokenizer("\nab")
     m = model(gptlab.preset("gptlab-fables", vocab_size=3, context=32, n_layers=1, d_model=12, n_heads=3, d_ff=20))
     how = SampleConfig(tokens=30, temperature=1, seed=4)
@@ -98,6 +98,6 @@ def test_paragraphs() -> None:
         return "".join(t for _, t, _ in generate(m, known, prompt, config, paragraphs=paragraphs))
 
     told = text("ab", how, True)
-    assert told == text("\n\nab", how.but(stop=("\n\n",)), False) and "\n\n" not in told
-    assert text("ab", how.but(stop=("a",)), True) == text("\n\nab", how.but(stop=("a",)), False)
-    assert text("", how, True) == text("\n\n", how.but(stop=("\n\n",)), False)
+    assert told == text("\nab", how.but(stop=("\n\n",)), False) and "\n\n" not in told
+    assert text("ab", how.but(stop=("a",)), True) == text("\nab", how.but(stop=("a",)), False)
+    assert text("", how, True) == text("\n", how.but(stop=("\n\n",)), False)

@@ -97,6 +97,15 @@ def test_stories_are_read_from_their_start(separator: list[int]) -> None:
     assert story_nats(m, stories, np.array(separator, np.uint8)) == pytest.approx(slow, rel=1e-5)
 
 
+def test_a_story_behind_a_part_of_its_separator() -> None:
+    """Where a model begins with less than a separator, only that is read before a story, and all of one behind it."""
+    m = model(context=16)
+    separator, lead = np.array([8, 3], np.uint8), np.array([3], np.uint8)
+    row = [3, *IDS[:5].tolist(), 8, 3]
+    slow = sum(nats(m, row[:t], row[t]) for t in range(1, len(row)))
+    assert story_nats(m, [IDS[:5]], separator, lead) == pytest.approx(slow, rel=1e-5)
+
+
 def test_a_story_beyond_the_context_is_read_by_a_sliding_window() -> None:
     """Equal to the sliding-window nats of separator, story and separator, less those inside the first separator."""
     m = model()

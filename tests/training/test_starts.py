@@ -14,7 +14,8 @@ from tests.training.helpers import TINY, write_text
 
 
 def test_windows_follow_blank_lines(tmp_path: Path) -> None:
-    """Both parts' starts are exactly the places where two line ends stand, less those too near to the end."""
+    """Both parts' starts are exactly the second of two line ends, less those too near to the end: a window begins with
+    one, since a model cannot tell two that nothing precedes from one."""
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(f"story {i} is told here and ends." for i in range(90)), encoding="utf-8")
     found = corpora.find(str(text))
@@ -25,7 +26,7 @@ def test_windows_follow_blank_lines(tmp_path: Path) -> None:
     trainer = lab.trainer_of(model, data, tokenizer, config, None)
     for starts, ids in zip(trainer.starts, (data.train, data.val), strict=True):
         spelled = tokenizer.decode(ids)
-        expected = [at for at in range(len(spelled) - 16) if spelled[at : at + 2] == "\n\n"]
+        expected = [at for at in range(len(spelled) - 16) if spelled[at - 1 : at + 1] == "\n\n"]
         assert starts is not None and starts.tolist() == expected and len(expected) > 3
     loss = window_loss(model, data.val, count=5, seed=0, starts=trainer.starts[1])
     assert trainer.evaluate(config) == loss != window_loss(model, data.val, count=5, seed=0)

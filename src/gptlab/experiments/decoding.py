@@ -25,9 +25,9 @@ from gptlab.messages.progress import progress
 from gptlab.model import layouts
 from gptlab.seeds import key
 from gptlab.text import corpora
-from gptlab.text.batches import occurrences
+from gptlab.text.batches import beginnings
 from gptlab.text.labels import labels
-from gptlab.text.tokenizer import prompt_ids, within
+from gptlab.text.tokenizer import opening, prompt_ids, within
 
 Array = lens.Array
 FINE = tuple(round(i / 10, 1) for i in range(21))
@@ -94,7 +94,7 @@ class Writer:
     def separator(self) -> Array:
         """What stands before every text; nothing, of most models."""
         apart = paragraphs(self.lab.run.train_config)
-        return within(self.tokenizer, generate.PARAGRAPHS) if apart else np.zeros(0, np.int64)
+        return opening(self.tokenizer, generate.PARAGRAPHS) if apart else np.zeros(0, np.int64)
 
     @property
     def most(self) -> int:
@@ -334,7 +334,9 @@ def cut_up(writer: Writer, source: str, n: int, length: int) -> tuple[str, Array
         length = min(length, max(8, writer.model.context + 1 - before))
     length = min(length, writer.room(before) or length)
     n = min(n, len(ids) // (before + length))
-    starts = occurrences(ids, separator) if len(separator) else np.arange(max(0, len(ids) - before - length + 1))
+    starts = np.arange(max(0, len(ids) - before - length + 1))
+    if len(separator):
+        starts = beginnings(ids, within(writer.tokenizer, generate.PARAGRAPHS))
     starts = starts[starts <= len(ids) - before - length]
     if min(n, len(starts)) < 2:
         raise ValueError(

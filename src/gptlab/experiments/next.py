@@ -23,7 +23,7 @@ from gptlab.text import corpora
 from gptlab.text.fables import SEPARATOR, corpus
 from gptlab.text.fables.expectation import Owner, Tales, TrueTokens, true_tokens
 from gptlab.text.labels import labels
-from gptlab.text.tokenizer import prompt_ids, within
+from gptlab.text.tokenizer import opening, prompt_ids, within
 
 Array = NDArray[Any]
 
@@ -75,7 +75,9 @@ def read(lab: Lab, text: str | None) -> Reading:
     cut = len(shown) if config.category == "causal" else middle(shown)
     first, second = (prompt_ids(lab.tokenizer, some) for some in (shown[:cut], shown[cut:]))
     # Where texts begin behind a blank line, the model is to know that this one begins.
-    lead = within(lab.tokenizer, SEPARATOR) if langs or paragraphs(trained) else first[:0]
+    lead = within(lab.tokenizer, SEPARATOR) if langs else first[:0]
+    if paragraphs(trained):
+        lead = opening(lab.tokenizer, SEPARATOR)
     found = trace(lab.model, lab.tokenizer, np.concatenate([lead, first]), second, names=("logits",))
     ids, given, row = np.concatenate([first, second]).astype(np.int64), len(first), first_asked(config, found)
     if config.category == "causal":

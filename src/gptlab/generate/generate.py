@@ -22,7 +22,7 @@ from gptlab.model.cache import Cache
 from gptlab.model.layouts import begin, room
 from gptlab.model.transformer import Transformer
 from gptlab.seeds import key
-from gptlab.text.tokenizer import Tokenizer, prompt_ids, special_id, within
+from gptlab.text.tokenizer import Tokenizer, opening, prompt_ids, special_id
 
 
 class Reader:
@@ -163,7 +163,7 @@ def generate(
     """Iterate over (which sample, new text, the sample) as text becomes certain, and once at each sample's end.
 
     The text does not contain the prompt. paragraphs: the model knows texts that begin and end at blank lines; so it
-    reads one in front of the prompt, and ends where it writes one, unless `config` has other stop strings.
+    reads the end of one in front of the prompt, and ends where it writes one, unless `config` has other stop strings.
 
     Raises ValueError, at once, for a bias or vocabulary that does not fit.
     """
@@ -176,7 +176,7 @@ def generate(
     bias |= dict.fromkeys(range(tokenizer.vocab_size, model.vocab_size), -math.inf)
     ids = prompt_ids(tokenizer, prompt)
     if paragraphs:
-        ids = np.concatenate([within(tokenizer, PARAGRAPHS), ids])
+        ids = np.concatenate([opening(tokenizer, PARAGRAPHS), ids])
         config = config if config.stop else config.but(stop=(PARAGRAPHS,))
     steps = tokens(model, ids if len(ids) else start_ids(tokenizer), config, n=n, bias=bias)
     return spelled(steps, tokenizer, [Sample(stop=config.stop) for _ in range(n)])

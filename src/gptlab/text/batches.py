@@ -36,6 +36,11 @@ def windows(
     return ids[starts[:, None] + np.arange(context + 1)].astype(np.int64)
 
 
+def beginnings(ids: NDArray[np.unsignedinteger], separator: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
+    """Where texts begin: the positions of the last token of each separator between them (see tokenizer.opening)."""
+    return occurrences(ids, separator) + len(separator) - 1
+
+
 def occurrences(ids: NDArray[np.unsignedinteger], pattern: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
     """Where a short row of tokens stands in a long one: the positions of its first token."""
     found = np.flatnonzero(ids[: len(ids) - len(pattern) + 1] == pattern[0])

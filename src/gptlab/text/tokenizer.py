@@ -103,6 +103,15 @@ def within(tokenizer: Tokenizer, text: str) -> np.ndarray:
     return tokenizer.encode(text + letter)[: -len(tokenizer.encode(letter)) or None]
 
 
+def opening(tokenizer: Tokenizer, separator: str) -> np.ndarray:
+    """What stands before a text that is read from its beginning: the last token of the separator between texts.
+
+    Not all of it: of several tokens that are alike, with nothing before them, a model without absolute positions cannot
+    tell how many there are, and would expect another.
+    """
+    return within(tokenizer, separator)[-1:]
+
+
 def without(text: str, characters: Iterable[str]) -> str:
     """The text less some characters."""
     return text.translate(dict.fromkeys(map(ord, characters)))

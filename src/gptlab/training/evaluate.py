@@ -104,23 +104,28 @@ def sliding_nats(
 
 @torch.inference_mode()
 def story_nats(
-    model: Transformer, stories: Sequence[NDArray[np.unsignedinteger]], separator: NDArray[np.unsignedinteger]
+    model: Transformer,
+    stories: Sequence[NDArray[np.unsignedinteger]],
+    separator: NDArray[np.unsignedinteger],
+    lead: NDArray[np.unsignedinteger] | None = None,
 ) -> float:
     """Summed nats of texts that are each read whole from its start, after a separator, to the separator behind it.
 
-    What comes before the first token of a story is the separator alone, so the sum is comparable with the stories'
-    own surprisal. A story that is longer than the context is read by a sliding window, and loses what that forgets.
+    What comes before the first token of a story is the separator alone (or `lead`, the part of it that the model was
+    trained to begin with), so the sum is comparable with the stories' own surprisal. A story that is longer than the
+    context is read by a sliding window, and loses what that forgets.
     """
     was_training = model.training
     model.eval()
     total = 0.0
     context = room(model.config)
-    given = len(separator) - 1  # of the predicted tokens, these belong to the separator in front
-    rows = [np.concatenate([separator, story, separator]) for story in stories]
+    lead = separator if lead is None else lead
+    given = len(lead) - 1  # of the predicted tokens, these belong to the separator in front
+    rows = [np.concatenate([lead, story, separator]) for story in stories]
     for row in (row for row in rows if len(row) - 1 > context):
         total += sliding_nats(model, row)[0]
         if given:
-            total -= sliding_nats(model, separator)[0]
+            total -= sliding_nats(model, lead)[0]
     # Side by side, the shorter ones filled up behind their end, where no earlier token looks.
     fitting = sorted((row for row in rows if len(row) - 1 <= context), key=len)
     at_once = together(model, context)

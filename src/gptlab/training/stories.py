@@ -2,6 +2,8 @@
 
 from functools import cached_property
 
+import numpy as np
+
 from gptlab.model.transformer import Transformer
 from gptlab.text.fables import SEPARATOR
 from gptlab.text.fables import corpus as fables
@@ -12,10 +14,12 @@ from gptlab.training.evaluate import story_nats
 class Stories:
     """Stories of known surprisal, as ids of a tokenizer that can spell them."""
 
-    def __init__(self, stories: list[fables.Story], tokenizer: Tokenizer) -> None:
+    def __init__(self, stories: list[fables.Story], tokenizer: Tokenizer, lead: np.ndarray | None = None) -> None:
+        """lead: the ids that a model reads before a story, if not the whole separator."""
         self.stories = stories
         self.ids = [tokenizer.encode(story.text) for story in stories]
         self.separator = within(tokenizer, SEPARATOR)
+        self.lead = self.separator if lead is None else lead
 
     @cached_property
     def floor(self) -> float:
@@ -24,7 +28,7 @@ class Stories:
 
     def fit(self, context: int) -> bool:
         """Whether a model of this context sees the whole of every story."""
-        return max(map(len, self.ids)) + 2 * len(self.separator) - 1 <= context
+        return max(map(len, self.ids)) + len(self.lead) + len(self.separator) - 1 <= context
 
     def loss(self, model: Transformer, *, first: int | None = None) -> float:
         """Nats per character of the stories, separators included, each read whole from its start.
@@ -34,4 +38,5 @@ class Stories:
         """
         some = self.stories[:first]
         characters = sum(len(story.text) + len(SEPARATOR) for story in some)
-        return self.floor + story_nats(model, self.ids[:first], self.separator) / characters - fables.floor(some)
+        nats = story_nats(model, self.ids[:first], self.separator, self.lead)
+        return self.floor + nats / characters - fables.floor(some)
