@@ -110,7 +110,7 @@ def test_the_control_is_the_beginning(of_kind: Any) -> None:
     """What the run is compared with are the very weights that its training began with."""
     loaded = of_kind("chars")
     first = loaded.run.snapshot(0)["embedding"]
-    assert torch.equal(attention.untrained(loaded).model.embedding, first)
+    assert torch.equal(base.untrained(loaded).model.embedding, first)
     assert not torch.equal(loaded.model.embedding, first)
 
 

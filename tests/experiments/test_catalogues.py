@@ -27,3 +27,12 @@ def test_catalogues_are_in_step(name: str, lang: str) -> None:
     for entry, text in other.items():
         assert set(fields(text)) == set(fields(english[entry])) and text.strip(), entry
         assert text.count(" | ") == english[entry].count(" | "), entry
+
+
+def test_numbers_of_a_table_stay_numbers(tmp_path: Path) -> None:
+    """On a page a number is written as the language does; in the CSV file, in every language, as programs read it."""
+    section = base.Section("film", tmp_path, "pt")
+    section.table("moments", [[base.Number(1655, ",d"), base.Number(2.334, ",.2f"), "a"]])
+    assert section.blocks[0]["rows"]["pt"] == [["1.655", "2,33", "a"]]
+    assert section.blocks[0]["rows"]["en"] == [["1,655", "2.33", "a"]]
+    assert (tmp_path / "moments.csv").read_text(encoding="utf-8").splitlines()[1] == "1655,2.33,a"

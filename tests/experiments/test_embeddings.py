@@ -13,8 +13,8 @@ from sklearn.metrics.pairwise import cosine_distances
 from sklearn.neighbors import NearestNeighbors
 
 from gptlab import lab
-from gptlab.experiments.base import Section
-from gptlab.experiments.embeddings import chosen, occurrences, page, positions, untrained
+from gptlab.experiments.base import Section, untrained
+from gptlab.experiments.embeddings import chosen, occurrences, page, positions
 from gptlab.lens import embeddings
 from gptlab.run import Run
 from tests.experiments.conftest import conducted
@@ -42,7 +42,7 @@ def test_letters_and_positions(of_kind: Any) -> None:
     page's neighbours are the nearest ones."""
     loaded = of_kind("chars")
     section = conducted(loaded, "embeddings")
-    models = {"before": untrained(loaded), "after": loaded.model}
+    models = {"before": untrained(loaded).model, "after": loaded.model}
     names, index = embeddings.groups(loaded.tokenizer)
     groups, _ = chosen(loaded, ())
     kept = groups.ids
@@ -75,7 +75,7 @@ def test_letters_and_positions(of_kind: Any) -> None:
 def test_the_control_is_the_beginning(of_kind: Any) -> None:
     """The untrained model's tables are the run's first snapshot, to the last bit."""
     loaded = of_kind("chars")
-    first, own = embeddings.tables(untrained(loaded)), loaded.run.snapshot(0)
+    first, own = embeddings.tables(untrained(loaded).model), loaded.run.snapshot(0)
     assert first.positions is not None
     np.testing.assert_array_equal(first.tokens, own["embedding"])
     np.testing.assert_array_equal(first.positions, own["position.weight"])
@@ -132,6 +132,6 @@ def test_a_model_from_elsewhere(of_kind: Any, tmp_path: Path) -> None:
     groups, kept = chosen(loaded, (), 30)
     assert (kept, groups.counts, groups.ids.tolist()) == ("first", None, list(range(30)))
     assert chosen(loaded, ())[1] == "all"
-    control = untrained(loaded).embedding.detach().numpy()
+    control = untrained(loaded).model.embedding.detach().numpy()
     assert control.std() == pytest.approx(0.02, rel=0.05)
     assert page(groups, [], [])["tokens"]["counts"] is None

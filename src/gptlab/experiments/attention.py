@@ -3,7 +3,7 @@
 import base64
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -14,15 +14,13 @@ from matplotlib.colors import PowerNorm, to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from gptlab.config import TrainConfig
 from gptlab.experiments import figures
-from gptlab.experiments.base import Section, Words, passage, traced
+from gptlab.experiments.base import Section, Words, passage, traced, untrained
 from gptlab.lab import Lab, load
 from gptlab.lens import attention
 from gptlab.lens.attention import ROLES, Heads
 from gptlab.lens.trace import Trace, trace
 from gptlab.model.layouts import room
-from gptlab.model.transformer import build
 from gptlab.presets import preset
 from gptlab.report.facts import Facts
 from gptlab.text.tokenizer import prompt_ids
@@ -96,12 +94,6 @@ def twice(lab: Lab) -> Array | None:
         return attention.repeated(lab.model, lab.tokenizer)
     except ValueError:
         return None
-
-
-def untrained(lab: Lab) -> Lab:
-    """The same model as it was before training; of an imported one, one with the same shape and random weights."""
-    drawn = lab.run.train_config or TrainConfig(init="gpt2")
-    return replace(lab, model=build(lab.config, seed=drawn.seed, init=drawn.init).to(lab.model.embedding.device))
 
 
 def beginning(lab: Lab, text: str, tokens: int) -> str:

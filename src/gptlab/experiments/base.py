@@ -9,6 +9,7 @@ import csv
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,14 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from gptlab import files
+from gptlab.config import TrainConfig
 from gptlab.experiments import figures
 from gptlab.experiments.options import EXPERIMENTS
 from gptlab.lab import Lab
 from gptlab.lens.trace import Trace
 from gptlab.messages import LANGUAGES, catalogue, filled
 from gptlab.model import layouts
+from gptlab.model.transformer import build
 from gptlab.registry import unknown
 from gptlab.report import page
 from gptlab.report.figures import LOOK
@@ -47,6 +50,20 @@ class Words:
 
     def number(self, value: float, spec: str = ",.3g") -> str:
         return filled(f"{{value:{spec}}}", self.lang, value=value)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A cell of a table: as the language writes it on a page, as every program reads it in a CSV file."""
+
+    value: float
+    spec: str
+
+    def __call__(self, words: Words) -> str:
+        return words.number(self.value, self.spec)
+
+    def plain(self) -> str:
+        return format(self.value, self.spec.replace(",", ""))
 
 
 class Section:
@@ -107,13 +124,15 @@ class Section:
         self.blocks.append({"kind": "film", "file": f"{name}.mp4", "poster": poster, **words_of})
 
     def table(self, name: str, rows: Sequence[Sequence[Any]]) -> None:
-        """A table, and NAME.csv. Cells are numbers, strings, or functions of Words."""
+        """A table, and NAME.csv. Cells are numbers, a Number, strings, or functions of Words."""
         head = {lang: cells.split(" | ") for lang, cells in self.said(f"{name}_head").items()}
         told = {
             lang: [[cell(words) if callable(cell) else cell for cell in row] for row in rows]
             for lang, words in self.words.items()
         }
-        self.csv(name, head[self.lang], told[self.lang])
+        both = [list(zip(row, words, strict=True)) for row, words in zip(rows, told[self.lang], strict=True)]
+        plain = [[cell.plain() if isinstance(cell, Number) else word for cell, word in row] for row in both]
+        self.csv(name, head[self.lang], plain)
         self.blocks.append({"kind": "table", "head": head, "rows": told})
 
     def csv(self, name: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -149,6 +168,13 @@ class Section:
         section = {"order": order, "title": self.said("title"), "blocks": self.blocks}
         text = json.dumps(section, indent=1, ensure_ascii=False, default=plain) + "\n"
         (self.folder / "section.json").write_text(text, encoding="utf-8", newline="\n")
+
+
+def untrained(lab: Lab) -> Lab:
+    """The same model as it was before training; of one from elsewhere, one of its shape with weights drawn anew."""
+    drawn = lab.run.train_config or TrainConfig(init="gpt2")
+    model = build(lab.config, seed=drawn.seed, init=drawn.init)
+    return replace(lab, model=model.to(lab.model.embedding.device))
 
 
 def passage(lab: Lab, text: str | None, tokens: int) -> str:

@@ -19,11 +19,10 @@ from matplotlib.transforms import Affine2D, IdentityTransform
 from numpy.typing import NDArray
 
 from gptlab.experiments import figures
-from gptlab.experiments.base import Section, Words
+from gptlab.experiments.base import Section, Words, untrained
 from gptlab.lab import Lab
 from gptlab.lens import embeddings
 from gptlab.lens.embeddings import Tables, tables
-from gptlab.model.transformer import build
 from gptlab.text import corpora
 from gptlab.text.labels import labels
 
@@ -88,7 +87,7 @@ class Groups:
 
 def conduct(lab: Lab, section: Section, *, mark: Sequence[str] = ()) -> None:
     groups, kept = chosen(lab, mark)
-    before, after = tables(untrained(lab)), tables(lab.model)
+    before, after = tables(untrained(lab).model), tables(lab.model)
     width = after.tokens.shape[1]
     section.text("tokens_mean", vocabulary=lab.config.vocab_size, width=width)
     section.text(f"kept_{kept}", kept=len(groups.ids), vocabulary=lab.config.vocab_size)
@@ -104,12 +103,6 @@ def conduct(lab: Lab, section: Section, *, mark: Sequence[str] = ()) -> None:
             arrays |= {f"{kind}_{name}_{when}": points for name, points in table.pictures.items()}
             arrays[f"{kind}_distance_{when}"] = table.distance.astype(np.float32)
     section.data("embeddings", **arrays)
-
-
-def untrained(lab: Lab) -> Any:
-    """The model as its training began; of one from elsewhere, as it might have begun."""
-    config = lab.run.train_config
-    return build(lab.config, seed=config.seed, init=config.init) if config else build(lab.config)
 
 
 def chosen(lab: Lab, marks: Sequence[str], limit: int = TOKENS) -> tuple[Groups, str]:

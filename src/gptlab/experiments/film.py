@@ -19,7 +19,7 @@ from matplotlib.transforms import IdentityTransform
 from numpy.typing import NDArray
 
 from gptlab.experiments import figures
-from gptlab.experiments.base import Section, Words
+from gptlab.experiments.base import Number, Section, Words
 from gptlab.experiments.embeddings import REST, Groups, bounded, chosen, color, glyph, marker, plain
 from gptlab.lab import Lab
 from gptlab.lens import embeddings
@@ -575,14 +575,11 @@ def order_figure(film: Film, pure: Array, chance: float, rho: Array | None) -> C
 def moments_table(film: Film, pure: Array, rho: Array | None) -> list[list[Any]]:
     """Some snapshots in numbers."""
 
-    def told(value: float, spec: str) -> Callable[[Words], str]:
-        return lambda words: words.number(value, spec)
-
     rows = []
     for at in np.unique(np.linspace(0, len(film.steps) - 1, 6).round().astype(int)):
         step = int(film.steps[at])
-        cells = [told(step, ",d"), told(float(film.loss(step)), ",.2f"), told(pure[at], ",.0f")]
-        rows.append(cells if rho is None else [*cells, told(rho[at], ",.2f")])
+        cells = [Number(step, ",d"), Number(float(film.loss(step)), ",.2f"), Number(float(pure[at]), ",.0f")]
+        rows.append(cells if rho is None else [*cells, Number(float(rho[at]), ",.2f")])
     return rows
 
 

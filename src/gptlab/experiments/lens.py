@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from gptlab.experiments import figures
-from gptlab.experiments.base import Section, Words, passage, traced
+from gptlab.experiments.base import Number, Section, Words, passage, traced
 from gptlab.lab import Lab
 from gptlab.lens.logits import TAPS, Lens, first_asked, lens
 from gptlab.text.labels import labels
@@ -100,9 +100,8 @@ def conduct(lab: Lab, section: Section, *, text: str | None = None) -> None:
     section.data("lens", tokens=np.array(tokens), ids=ids, **{f.name: getattr(found, f.name) for f in fields(found)})
 
 
-def spelled(value: float, name: str) -> Any:
-    percent = name == "settled"
-    return lambda words: words.number(100 * value if percent else value, ",.0f" if percent else ",.3g")
+def spelled(value: float, name: str) -> Number:
+    return Number(100 * value, ",.0f") if name == "settled" else Number(value, ",.3g")
 
 
 def verdicts(section: Section, means: ByLayer) -> None:

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from gptlab.experiments import figures
-from gptlab.experiments.base import Section, Words, passage
+from gptlab.experiments.base import Number, Section, Words, passage
 from gptlab.lab import Lab, paragraphs
 from gptlab.lens.logits import TOP, Expectations, expectations, first_asked
 from gptlab.lens.trace import trace
@@ -163,9 +163,6 @@ def surprising(lab: Lab, reading: Reading, tokens: Sequence[str]) -> list[list[A
     found = reading.expected
     order = np.argsort(-found.nats, kind="stable")[:WORST].tolist()
 
-    def number(value: float, spec: str) -> Callable[[Words], str]:
-        return lambda words: words.number(value, spec)
-
     def place(at: int) -> str | Callable[[Words], str]:
         return before(tokens, at) if at else lambda words: words("at_start")
 
@@ -173,11 +170,11 @@ def surprising(lab: Lab, reading: Reading, tokens: Sequence[str]) -> list[list[A
         [
             place(reading.given + at),
             tokens[reading.given + at],
-            number(found.nats[at], ".2f"),
-            number(found.p[at], ".2g"),
-            number(int(found.rank[at]), ",d"),
+            Number(found.nats[at], ".2f"),
+            Number(found.p[at], ".2g"),
+            Number(int(found.rank[at]), ",d"),
             alone(lab, found.top_ids[at, 0]),
-            number(found.top_p[at, 0], ".2f"),
+            Number(found.top_p[at, 0], ".2f"),
         ]
         for at in order
     ]
@@ -374,8 +371,8 @@ def decisions(section: Section, reading: Reading, truth: TrueTokens) -> None:
         excess=found[worst].excess,
     )
 
-    def number(value: float) -> Callable[[Words], str]:
-        return lambda words: words.number(value, ",.2f")
+    def number(value: float) -> Number:
+        return Number(value, ",.2f")
 
     def label(owner: Owner) -> Callable[[Words], str]:
         return lambda words: named(words, owner)

@@ -28,6 +28,7 @@ from gptlab.text.bpe import BPETokenizer
 from gptlab.text.fables import corpus as fables
 from gptlab.text.gpt2 import SIZE as GPT2_SIZE
 from gptlab.text.gpt2 import GPT2Tokenizer
+from gptlab.text.labels import whole
 from gptlab.text.reading import Text
 from gptlab.text.tokenizer import Tokenizer, without
 from gptlab.training.evaluate import TextLoss
@@ -214,18 +215,10 @@ def pieces(section: Section, shown: list[Named], text: str) -> None:
 
     section.figure("pieces", draw, sentence=text, count=len(rows))
     every = [piece for _, row in rows for piece in row]
-    if any(piece.id is not None and undecodable(piece.bytes) for piece in every):
+    if any(piece.id is not None and not whole(piece.bytes) for piece in every):
         section.text("pieces_split")
     if missing := "".join(dict.fromkeys(piece.label for piece in every if piece.id is None)):
         section.text("pieces_lacking", listed=" ".join(missing))
-
-
-def undecodable(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return True
-    return False
 
 
 def boxes(shape: str, rows: list[tuple[str, list[Piece]]]) -> Figure:

@@ -18,6 +18,7 @@ from gptlab.model.layouts import begin, room
 from gptlab.model.masks import mask
 from gptlab.model.transformer import Transformer
 from gptlab.seeds import key
+from gptlab.text.labels import whole
 from gptlab.text.tokenizer import Tokenizer
 
 Array = NDArray[Any]
@@ -142,14 +143,6 @@ def repeated(model: Transformer, tokenizer: Tokenizer, *, count: int = 16, longe
         )
     rng = np.random.default_rng(key(seed, "repeated"))
     return np.stack([rng.permutation(usable)[:length] for _ in range(count)])
-
-
-def whole(piece: bytes) -> bool:
-    try:
-        piece.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 @torch.inference_mode()

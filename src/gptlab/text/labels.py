@@ -62,6 +62,15 @@ def character_at(text: bytes, start: int) -> int:
     return 0
 
 
+def whole(piece: bytes) -> bool:
+    """Whether bytes are UTF-8 by themselves, with no character cut."""
+    try:
+        piece.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def visible(character: str) -> str:
     """A character that is seen: itself, a sign for white space, a code for what has no form."""
     if character in SHOWN:
