@@ -1,5 +1,6 @@
 """Small models of several kinds, and the law that holds for every figure of every experiment."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -84,3 +85,17 @@ def conducted(loaded: lab.Lab, name: str, **options: Any) -> dict[str, Any]:
     """Conduct an experiment in English, and check its section; of letters, figures are drawn in every language."""
     base.conduct(name, loaded, lang="en", every_language=loaded.run.name == "chars", **options)
     return check_section(loaded.run, name)
+
+
+def texts(section: dict[str, Any], lang: str = "en") -> str:
+    """The sentences of a section."""
+    return "\n".join(block["text"][lang] for block in section["blocks"] if block["kind"] == "text")
+
+
+def page_data(run: Run, name: str) -> dict[str, Any]:
+    """What a live page was given."""
+    html = (run.section_path(name) / f"{name}.html").read_text(encoding="utf-8")
+    found = re.search(r"^const DATA = (.*);$", html, re.MULTILINE)
+    assert found
+    data: dict[str, Any] = json.loads(found[1])
+    return data

@@ -2,7 +2,6 @@
 
 import base64
 import csv
-import json
 import re
 import zlib
 from typing import Any
@@ -19,7 +18,7 @@ from gptlab.lens import anatomy
 from gptlab.lens.trace import Trace
 from gptlab.messages import LANGUAGES, catalogue
 from gptlab.registry import ACTIVATIONS, NORMS, POSITIONS, RESIDUALS
-from tests.experiments.conftest import conducted
+from tests.experiments.conftest import conducted, page_data, texts
 from tests.lens.test_anatomy import MODELS, passed
 
 TEXT = "the tired old fox"
@@ -38,19 +37,6 @@ def walked(of_kind: Any, kind: str) -> tuple[Lab, dict[str, Any], Trace]:
     if kind not in SECTIONS:
         SECTIONS[kind] = conducted(loaded, "anatomy", **OPTIONS[kind])
     return loaded, SECTIONS[kind], traced(loaded, passage(loaded, OPTIONS[kind]["text"], LONGEST))
-
-
-def told(section: dict[str, Any], lang: str = "en") -> str:
-    return " ".join(block["text"][lang] for block in section["blocks"] if block["kind"] == "text")
-
-
-def page_of(loaded: Lab) -> dict[str, Any]:
-    """What the live page was given."""
-    html = (loaded.run.section_path("anatomy") / "anatomy.html").read_text(encoding="utf-8")
-    found = re.search(r"^const DATA = (.*);$", html, re.MULTILINE)
-    assert found
-    data: dict[str, Any] = json.loads(found[1])
-    return data
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
@@ -79,7 +65,7 @@ def test_what_is_shown_is_what_flows(of_kind: Any, kind: str) -> None:
     with np.load(folder / "layer.npz") as arrays:
         assert all(np.array_equal(arrays[name], trace[prefix + name]) for name in arrays.files) and arrays.files
 
-    data, cards = page_of(loaded), []
+    data, cards = page_data(loaded.run, "anatomy"), []
     for group in data["groups"]:
         numbers = np.frombuffer(zlib.decompress(base64.b64decode(group["packed"])), "<i2")
         for card in group["cards"]:
@@ -102,10 +88,10 @@ def test_what_is_shown_is_what_flows(of_kind: Any, kind: str) -> None:
     with torch.inference_mode():
         chances = loaded.model(torch.as_tensor(trace.ids)[None], **inputs)[0, -1].double().softmax(-1)
     best = chances.topk(2)
-    assert f"{100 * best.values[0]:.1f}%" in told(section) and f"{100 * best.values[1]:.1f}%" in told(section)
+    assert f"{100 * best.values[0]:.1f}%" in texts(section) and f"{100 * best.values[1]:.1f}%" in texts(section)
     assert [p for _, p in data["top"][-1]] == pytest.approx(chances.topk(8).values.tolist(), abs=1e-4)
     choices = float((-(chances * chances.log()).sum()).exp())
-    assert f"among {choices:,.{1 if choices >= 1.5 else 2}f} equally" in told(section)
+    assert f"among {choices:,.{1 if choices >= 1.5 else 2}f} equally" in texts(section)
 
 
 def test_who_writes_most(of_kind: Any) -> None:
@@ -117,20 +103,20 @@ def test_who_writes_most(of_kind: Any) -> None:
         return float(np.linalg.norm(x, axis=-1).mean())
 
     first, last = length(trace.resid_pre[0]), length(trace.resid_post[-1])
-    assert f"{first:.3g}" in told(section) and f"{last:.3g}" in told(section)
+    assert f"{first:.3g}" in texts(section) and f"{last:.3g}" in texts(section)
     totals = {"Attention": sum(map(length, trace.attn_out)), "The MLP": sum(map(length, trace.mlp_out))}
     most, least = sorted(totals, key=lambda name: -totals[name])
     ratio = totals[most] / totals[least]
-    assert (f"{most} writes most" in told(section)) == (ratio >= 1.15)
+    assert (f"{most} writes most" in texts(section)) == (ratio >= 1.15)
     cosines = [
         float(torch.cosine_similarity(torch.as_tensor(a), torch.as_tensor(x), -1).mean())
         for a, x in zip(trace.attn_out, trace.resid_pre, strict=True)
     ]
     chance = trace.embed.shape[1] ** -0.5
     mixed = min(cosines) < -chance and max(cosines) > chance
-    assert (f"{min(cosines):.2f} in layer" if mixed else f"attention {np.mean(cosines):.2f}") in told(section)
+    assert (f"{min(cosines):.2f} in layer" if mixed else f"attention {np.mean(cosines):.2f}") in texts(section)
     share = (trace["blocks.0.mlp.up"] > 0).mean() * 100
-    assert f"switches on {share:.0f}%" in told(section)
+    assert f"switches on {share:.0f}%" in texts(section)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -182,7 +168,7 @@ def test_every_activation_has_its_formula(activation: str) -> None:
 def test_a_text_and_a_layer_of_ones_own(of_kind: Any) -> None:
     """A text that is given is what is read; a layer that does not exist is named with those that do."""
     loaded, section, _ = walked(of_kind, "chars")
-    assert "e r a ␣ u m a ␣ v e z" in told(section) and "Layer 2" in section["blocks"][2]["caption"]["en"]
+    assert "e r a ␣ u m a ␣ v e z" in texts(section) and "Layer 2" in section["blocks"][2]["caption"]["en"]
     with pytest.raises(ValueError, match=r"from 1 to 4\b.*not 5"):
         base.conduct("anatomy", loaded, lang="en", text=None, layer=5)
 

@@ -2,8 +2,6 @@
 
 import base64
 import csv
-import json
-import re
 import shlex
 import warnings
 import zlib
@@ -22,20 +20,12 @@ from gptlab.lab import Lab
 from gptlab.lens.trace import trace
 from gptlab.model.transformer import build
 from gptlab.text import tokenizer as tokenizers
-from tests.experiments.conftest import KINDS, SMALL, conducted
+from tests.experiments.conftest import KINDS, SMALL, conducted, page_data
 
 
 def rows_of(loaded: Lab, name: str) -> list[dict[str, str]]:
     with (loaded.run.section_path("attention") / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def page_data(loaded: Lab) -> dict[str, Any]:
-    html = (loaded.run.section_path("attention") / "attention.html").read_text(encoding="utf-8")
-    found = re.search(r"^const DATA = (.*);$", html, re.MULTILINE)
-    assert found
-    data: dict[str, Any] = json.loads(found[1])
-    return data
 
 
 def patterns_of(loaded: Lab) -> dict[str, np.ndarray]:
@@ -60,7 +50,7 @@ def test_the_numbers_are_the_models(of_kind: Any, kind: str) -> None:
     and the roles are counted from them."""
     loaded = of_kind(kind)
     section = conducted(loaded, "attention", text=None, other=None)
-    patterns, data, measured = patterns_of(loaded), page_data(loaded), rows_of(loaded, "heads")
+    patterns, data, measured = patterns_of(loaded), page_data(loaded.run, "attention"), rows_of(loaded, "heads")
     assert list(patterns) == [some["kind"] for some in data["kinds"]]
 
     whole = np.frombuffer(zlib.decompress(base64.b64decode(data["packed"])), np.uint8)

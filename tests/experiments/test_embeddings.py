@@ -17,15 +17,11 @@ from gptlab.experiments.base import Section, untrained
 from gptlab.experiments.embeddings import chosen, occurrences, page, positions
 from gptlab.lens import embeddings
 from gptlab.run import Run
-from tests.experiments.conftest import conducted
+from tests.experiments.conftest import conducted, texts
 
 
 def beyond(x: Any) -> Any:
     return x.detach().numpy() - x.detach().numpy().mean(0)
-
-
-def texts(section: dict[str, Any], lang: str = "en") -> str:
-    return "\n".join(block["text"][lang] for block in section["blocks"] if block["kind"] == "text")
 
 
 def data_of(folder: Path) -> dict[str, Any]:

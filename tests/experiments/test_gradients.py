@@ -10,11 +10,7 @@ from scipy.stats import gmean
 from gptlab.experiments import gradients
 from gptlab.experiments.base import Words
 from gptlab.messages import LANGUAGES
-from tests.experiments.conftest import conducted
-
-
-def said(section: Any, lang: str = "en") -> str:
-    return "\n".join(block["text"][lang] for block in section["blocks"] if block["kind"] == "text")
+from tests.experiments.conftest import conducted, texts
 
 
 @pytest.mark.parametrize("kind", ["t5"])
@@ -35,13 +31,13 @@ def test_section_says_what_was_recorded(kind: str, of_kind: Any) -> None:
     rates = {part: [r["layers"][part][1] / r["layers"][part][2] for r in records] for part in speed}
     ways = {part: sum(rate) + (rate[0] - rate[-1]) / 2 for part, rate in rates.items()}
     furthest = max(ways, key=lambda part: ways[part])
-    assert f"“{gradients.label(furthest)(english)}”: its steps" in said(section)
-    assert f"{ways[furthest]:.1f} times the length" in said(section)
+    assert f"“{gradients.label(furthest)(english)}”: its steps" in texts(section)
+    assert f"{ways[furthest]:.1f} times the length" in texts(section)
 
     ends = ["blocks.0.mlp", f"blocks.{lab.config.n_layers - 1}.mlp"]
     ratio = gmean([np.divide(*(record["layers"][part][0] for part in ends)) for record in records])
     trend = "the first has" if ratio > 1.5 else "the last has" if ratio < 1 / 1.5 else "no clear trend"
-    assert trend in said(section)
+    assert trend in texts(section)
     data = np.load(lab.run.section_path("gradients") / "gradients.npz")
     at = data["parts"].tolist().index("embedding")
     np.testing.assert_array_equal(data["gradients"][:, at], [r["layers"]["embedding"][0] for r in records])

@@ -23,7 +23,7 @@ from gptlab.text.chars import CharTokenizer
 from gptlab.text.fables import corpus as fables
 from gptlab.text.gpt2 import GPT2Tokenizer
 from gptlab.text.tokenizer import without
-from tests.experiments.conftest import conducted
+from tests.experiments.conftest import conducted, texts
 
 NONE: dict[str, Any] = {"text": "Um gato já viu.", "minutes": 0, "steps": None, "others": ()}
 
@@ -42,10 +42,6 @@ def prepared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def rows(run: Run, table: str) -> list[list[str]]:
     with (run.section_path("tokenizers") / f"{table}.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.reader(file))[1:]
-
-
-def texts(section: dict[str, Any]) -> str:
-    return "\n".join(block["text"]["en"] for block in section["blocks"] if block["kind"] == "text")
 
 
 def check_losses(table: list[list[str]], models: dict[str, lab.Lab], text: str) -> None:
