@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 import gptlab
-from gptlab import doctor, runtime
+from gptlab import doctor, native, runtime
 from gptlab.messages import LANGUAGES, filled
-from gptlab.model.kernels import reference, sdpa
+from gptlab.model import native as operations
+from gptlab.model.kernels import compiled, reference, sdpa
 from gptlab.model.masks import Mask
-from gptlab.registry import KERNELS
+from gptlab.registry import KERNELS, NORM_KERNELS
 from gptlab.run import Run
 from tests.test_cli import gptlab as command
 from tests.training.helpers import TINY, write_text
@@ -94,6 +95,9 @@ FAULTY = {
 }
 
 
+FASTEST = sdpa if native.library() is None else compiled
+
+
 @pytest.fixture(autouse=True)
 def untested() -> Iterator[None]:
     """Each test begins, and leaves the others, with nothing tested yet."""
@@ -118,7 +122,7 @@ def test_a_faulty_kernel_is_found_and_named(kernel: Callable[..., Any], install:
     """Each kind of mistake is found, told by name in every language, and the next kernel takes its place."""
     install(kernel)
     chosen = doctor.choose("cpu")
-    assert chosen.kernel is sdpa and chosen.device == CPU
+    assert chosen.kernel is FASTEST and chosen.device == CPU
     (found,) = chosen.findings
     assert found.entry == FAULTY[kernel]
     for lang in LANGUAGES:
@@ -128,12 +132,38 @@ def test_a_faulty_kernel_is_found_and_named(kernel: Callable[..., Any], install:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", list(KERNELS))
-def test_the_kernels_pass(name: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("operation", "name"), [(o, name) for o in doctor.CHECKS for name in doctor.ways(o, CPU)])
+def test_the_kernels_pass(operation: str, name: str, dtype: torch.dtype) -> None:
     """No finding about our own kernels in any precision, whatever the caller has switched off."""
-    assert doctor.fault("attention", name, CPU, dtype) is None
+    if name == "compiled" and dtype == torch.float64 and operation != "attention":
+        pytest.skip("compiled for float32 and bfloat16; attention goes to PyTorch by itself")
+    assert doctor.fault(operation, name, CPU, dtype) is None
     with torch.inference_mode():
-        assert doctor.fault("attention", name, CPU, dtype) is None
+        assert doctor.fault(operation, name, CPU, dtype) is None
+
+
+@pytest.mark.skipif(native.library() is None, reason="no compiler")
+def test_a_wrong_operation_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiled norm that this machine computes wrongly is named, and norms are PyTorch's from then on."""
+    monkeypatch.setattr(operations, "WRONG", set())
+    monkeypatch.setattr(NORM_KERNELS, "entries", {**NORM_KERNELS.entries, "compiled": f"{__name__}:tilted"})
+    (found,) = doctor.choose("cpu").findings
+    assert found.entry == "way_output" and "norm/compiled" in found.told()
+    assert {"norm"} == operations.WRONG and not operations.usable("norm", torch.ones(2))
+
+
+def tilted(kind: str, x: torch.Tensor, *rest: Any, eps: float) -> torch.Tensor:
+    return NORM_KERNELS["reference"](kind, x, *rest, eps=eps) * 1.01
+
+
+@pytest.mark.parametrize(("flags", "fast"), [(["AVX512-BF16", "AVX2"], True), (["AVX2", "AVX-512"], False)])
+def test_the_precision(flags: list[str], fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """auto is bf16 where the processor multiplies in it, and the kernels are compiled; what is asked for is done."""
+    monkeypatch.setattr(doctor, "instructions", lambda: flags)
+    compiled = native.library() is not None
+    assert doctor.choose("cpu", "auto").precision == ("bf16" if fast and compiled else "fp32")
+    for precision in doctor.DTYPES:
+        assert doctor.choose("cpu", precision).precision == precision
 
 
 def test_rounding_that_the_user_allows_is_no_fault() -> None:
@@ -171,7 +201,8 @@ def test_training_falls_back(install: Callable[..., None], tmp_path: Path) -> No
     doctor.healthy.cache_clear()
 
     install(oblique)
-    KERNELS.entries.pop("sdpa")  # the copy that `install` made: what is left is the reference
+    for name in ("compiled", "sdpa"):
+        KERNELS.entries.pop(name)  # of the copy that `install` made: what is left is the reference
     named = "attention/oblique.*Used instead: reference on cpu"
     with pytest.warns(UserWarning, match=named):
         run = gptlab.train(text, out=tmp_path / "run", steps=4, **settings)
@@ -189,7 +220,7 @@ def test_a_healthy_machine_gives_no_warning(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         lab = gptlab.load(run.path, device="cpu")
-    assert lab.model.blocks[0].attention.kernel is sdpa
+    assert lab.model.blocks[0].attention.kernel is FASTEST
 
 
 def test_nothing_that_computes_rightly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,8 +327,8 @@ def test_a_healthy_machine(lang: str, roomy: None, monkeypatch: pytest.MonkeyPat
             "fr": "Tout va bien.",
         }[lang]
     )
-    assert "float32" in lines[-1] and "sdpa" in lines[-1]
-    assert filled("float32 {rate:,.0f} GFLOP/s, bfloat16 –", lang, rate=1234.5) in result.stdout
+    assert doctor.choose("cpu", "auto").precision in lines[-1] and FASTEST.__name__ in lines[-1]
+    assert filled("fp32 {rate:,.0f} GFLOP/s, bf16 –", lang, rate=1234.5) in result.stdout
     assert torch.__version__ in result.stdout
     assert not list(tmp_path.iterdir())
 
@@ -305,10 +336,11 @@ def test_a_healthy_machine(lang: str, roomy: None, monkeypatch: pytest.MonkeyPat
 def test_json(roomy: None, tmp_path: Path) -> None:
     """The facts as one object: rates above 0, every kernel's self-test, folders, and the choice."""
     facts = json.loads(command("doctor", "--json", cwd=tmp_path).stdout)
-    assert facts["choice"] == {"device": "cpu", "precision": "float32", "kernel": "sdpa"}
+    precision = doctor.choose("cpu", "auto").precision
+    assert facts["choice"] == {"device": "cpu", "precision": precision, "kernel": FASTEST.__name__}
     assert facts["findings"] == [] and facts["gpus"] == []
-    assert facts["gflops"]["cpu"]["float32"] > 0
-    assert facts["self_tests"] == {f"attention/{name}": True for name in KERNELS}
+    assert facts["gflops"]["cpu"]["fp32"] > 0
+    assert facts["self_tests"] == {f"{o}/{name}": True for o in doctor.CHECKS for name in doctor.ways(o, CPU)}
     assert facts["folders"]["runs_folder"]["path"] == str(tmp_path.resolve() / "runs")
     assert facts["cores"] == os.cpu_count() and facts["threads"] == torch.get_num_threads()
 
@@ -331,7 +363,7 @@ def test_a_sick_machine(
     for name in ("1050", "cuda:99", "attention/oblique", "runs cannot be written to", "left on the disk", "nowhere"):
         assert any(name in line for line in found), name
     assert all(line.startswith("- ") for line in found)
-    assert "CPU" in verdict and "sdpa" in verdict and "(cuda:99) cannot be used" in verdict
+    assert "CPU" in verdict and FASTEST.__name__ in verdict and "(cuda:99) cannot be used" in verdict
     listed = json.loads(command("doctor", "--json", cwd=tmp_path).stdout)
     assert {"way_gradient", "device_fails", "not_writable"} <= {found["name"] for found in listed["findings"]}
     assert listed["self_tests"]["attention/oblique"] is False and listed["self_tests"]["attention/sdpa"] is True

@@ -27,7 +27,7 @@ LAYERS = [
     {"convert", "presets"},
     {"text"},
     {"model"},
-    {"config", "runtime"},
+    {"config", "runtime", "native"},
     {"messages"},
     {"registry"},
     {"files", "seeds"},

@@ -336,6 +336,9 @@ DIALECTS = (
 )
 
 
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Config):
     """One training: the text, the model's name, and everything the result depends on."""
@@ -366,6 +369,7 @@ class TrainConfig(Config):
     final_lr: float = 0.0  # where the decay ends, as a fraction of the peak
     clip: float | None = 1.0  # largest norm of all gradients together; none: no clipping
     dropout: float = 0.0  # probability, on embeddings, attention and branch outputs
+    precision: str = "auto"  # of matrix products: fp32, bf16 (weights stay fp32), or auto: what is faster here
     init: str = "scaled"  # how weights are drawn: gpt2, scaled (by fan-in, branches start at nothing) or copying
     seed: int = 0  # everything random follows from it
     eval_every: int | None = None  # steps between evaluations; default: 20 evaluations in all
@@ -402,6 +406,8 @@ class TrainConfig(Config):
             raise ValueError(f"batch {self.batch} is not divisible by accumulate {self.accumulate}")
         if self.starts not in ("anywhere", "blank-lines"):
             raise unknown("starts", self.starts, ("anywhere", "blank-lines"))
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
         if self.objective is not None:
             OBJECTIVES.check(self.objective)
         TOKENIZERS.check(self.tokenizer)
@@ -423,6 +429,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         warmup=0,
         final_lr=1.0,
         clip=None,
+        precision="fp32",
         init="gpt2",
         dropout=0.2,
     ),

@@ -21,15 +21,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gptlab import native as library
 from gptlab import runtime
 from gptlab.files import cache_dir
 from gptlab.messages import filled, say
+from gptlab.model import native
 from gptlab.model.kernels import Kernel
 from gptlab.model.masks import Mask
-from gptlab.registry import KERNELS, Registry
+from gptlab.registry import ACTIVATION_KERNELS, KERNELS, LOSS_KERNELS, NORM_KERNELS, Registry
 from gptlab.runtime import Finding, first_line
+from gptlab.text.objectives import IGNORED
 
-PRECISION = torch.float32  # the one that GPTLab trains in
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 GB = 10**9
 LITTLE_MEMORY, LITTLE_DISK = GB // 2, GB
 # The name people know, and what it is called in /proc/cpuinfo and by PyTorch, without underscores.
@@ -95,7 +98,41 @@ def attention_cases() -> list[Case]:
     ]
 
 
-CHECKS = {"attention": Check(KERNELS, attend, attention_cases)}
+def compute(way: Callable[..., Tensor], *inputs: Tensor, names: tuple[str, ...] = (), **options: Any) -> Tensor:
+    return way(*names, *inputs, **options)
+
+
+def norm_cases() -> list[Case]:
+    """Each norm, at widths that are and are not a multiple of what fast kernels work in; weights may be negative."""
+
+    def norm(way: str, width: int) -> Case:
+        inputs = draw(1, 3, 7, width) * 2 + 1, draw(2, width), draw(3, width)
+        return Case(f"{way}, {width} wide", inputs, {"names": (way,), "eps": 1e-5})
+
+    return [norm(way, width) for way in native.NORMS for width in (64, 37)]
+
+
+def activation_cases() -> list[Case]:
+    return [Case(name, (draw(1, 5, 3, 46) * 3,), {"names": (name,)}) for name in native.ACTIVATIONS]
+
+
+def loss_cases() -> list[Case]:
+    """Few and many tokens in the vocabulary, and targets that do not count."""
+
+    def loss(size: int) -> Case:
+        targets = (torch.arange(23) * 7) % size
+        targets[5:9] = IGNORED
+        return Case(f"{size} tokens", (draw(1, 23, size) * 4,), {"targets": targets, "ignored": IGNORED})
+
+    return [loss(size) for size in (5, 115, 2048)]
+
+
+CHECKS = {
+    "attention": Check(KERNELS, attend, attention_cases),
+    "norm": Check(NORM_KERNELS, compute, norm_cases),
+    "activation": Check(ACTIVATION_KERNELS, compute, activation_cases),
+    "loss": Check(LOSS_KERNELS, compute, loss_cases),
+}
 
 
 def draw(seed: int, *shape: int) -> Tensor:
@@ -111,7 +148,7 @@ def computed(check: Check, way: Any, case: Case, device: torch.device, dtype: to
     return [tensor.detach().cpu().double() for tensor in (out, *gradients)]
 
 
-def fault(operation: str, name: str, device: torch.device, dtype: torch.dtype = PRECISION) -> Finding | None:
+def fault(operation: str, name: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Finding | None:
     """How a way differs from the reference in float64, which is the last of its ways; None if it does not.
 
     Allowed is an error of sqrt(eps), half of the digits, relative to the largest value of each tensor: far above what
@@ -144,14 +181,22 @@ def precise_to(device: torch.device, dtype: torch.dtype) -> float:
     return max(torch.finfo(dtype).eps, rounded)
 
 
+def ways(operation: str, device: torch.device) -> list[str]:
+    """The names of the ways to compute an operation that there are for a device, the fastest first."""
+    compiled = device.type == "cpu" and library.library() is not None
+    return [name for name in CHECKS[operation].ways if compiled or name != "compiled"]
+
+
 @cache
-def healthy(operation: str, device: torch.device, dtype: torch.dtype = PRECISION) -> tuple[str | None, list[Finding]]:
+def healthy(
+    operation: str, device: torch.device, dtype: torch.dtype = torch.float32
+) -> tuple[str | None, list[Finding]]:
     """The fastest way to compute an operation that passes its test on a device, and what is wrong with faster ones.
 
     Tested once in a process; None if not even the reference is right there.
     """
     findings: list[Finding] = []
-    for name in CHECKS[operation].ways:
+    for name in ways(operation, device):
         if (found := fault(operation, name, device, dtype)) is None:
             return name, findings
         findings.append(found)
@@ -167,6 +212,7 @@ class Choice:
 
     device: torch.device
     kernel_name: str
+    precision: str  # of matrix products: fp32 or bf16
     findings: list[Finding]
     left: list[torch.device]  # devices that PyTorch sees and that are not fit
 
@@ -175,23 +221,42 @@ class Choice:
         return KERNELS[self.kernel_name]
 
 
-def choose(name: str = "auto") -> Choice:
-    """The first device and attention kernel that pass; ValueError where a named device does not, or none does."""
+def choose(name: str = "auto", precision: str = "fp32") -> Choice:
+    """The first device and attention kernel that pass; ValueError where a named device does not, or none does.
+
+    precision: as in TrainConfig; auto is bf16 where the processor has instructions for it and all that is compiled is
+    right. What is compiled and wrong is not used in this process.
+    """
     findings: list[Finding] = []
     left: list[torch.device] = []
     for device in runtime.candidates() if name == "auto" else [runtime.device(name)]:
         if found := runtime.trouble(device):
             findings.append(found)
         else:
-            kernel, wrong = healthy("attention", device)
+            asked = bf16_or_not(device) if precision == "auto" else precision
+            kernel, wrong = healthy("attention", device, DTYPES[asked])
             findings += wrong
+            for operation in ("norm", "activation", "loss") if device.type == "cpu" else ():
+                way, wrong = healthy(operation, device, DTYPES[asked])
+                findings += wrong
+                if way != "compiled":
+                    native.WRONG.add(operation)
             if kernel:
-                return Choice(device, kernel, findings, left)
+                return Choice(device, kernel, asked, findings, left)
         left.append(device)
     told = " ".join(found.told() for found in findings)
     raise ValueError(
         f"nothing computes rightly here: {told} Install PyTorch anew, or choose another device than {name}"
     )
+
+
+def bf16_or_not(device: torch.device) -> str:
+    """Which precision is faster on a device, by what it is: a CPU whose instructions multiply bfloat16 (and with the
+    compiled kernels: PyTorch's own attention is slow in it), or an NVIDIA GPU from the Ampere generation on."""
+    if device.type == "cpu":
+        fast = {"AVX512-BF16", "AMX-BF16", "BF16"} & set(instructions())
+        return "bf16" if fast and library.library() is not None else "fp32"
+    return "bf16" if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
 
 
 # The examination
@@ -208,7 +273,11 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """For JSON: rates in GFLOP/s, sizes in bytes, findings in English."""
         found = [{"name": f.entry, "text": f.told()} for f in self.findings]
-        choice = {"device": str(self.choice.device), "precision": precision(), "kernel": self.choice.kernel_name}
+        choice = {
+            "device": str(self.choice.device),
+            "precision": self.choice.precision,
+            "kernel": self.choice.kernel_name,
+        }
         return {**self.facts, "findings": found, "choice": choice}
 
     def rows(self, lang: str) -> list[tuple[str, str]]:
@@ -232,6 +301,7 @@ class Report:
                 for dtype, rate in rates.items()
             )
             rows.append((say("products", lang, device=device), ", ".join(measured)))
+        rows.append((say("compiled_kernels", lang), facts["compiled"] or say("compiled", lang)))
         for way, passed in facts["self_tests"].items():
             rows.append((say("self_test", lang, way=way), say("passed" if passed else "failed", lang)))
         free = facts["free_memory"]
@@ -251,11 +321,8 @@ class Report:
         """What training will use, and why."""
         device, left = self.choice.device, ", ".join(str(device) for device in self.choice.left)
         entry = "verdict_gpu" if device.type != "cpu" else "verdict_unfit" if left else "verdict_cpu"
-        return say(entry, lang, device=device, left=left, precision=precision(), kernel=self.choice.kernel_name)
-
-
-def precision(dtype: torch.dtype = PRECISION) -> str:
-    return str(dtype).removeprefix("torch.")
+        chosen = {"precision": self.choice.precision, "kernel": self.choice.kernel_name}
+        return say(entry, lang, device=device, left=left, **chosen)
 
 
 def examine(runs: Path = Path("runs")) -> Report:
@@ -266,7 +333,7 @@ def examine(runs: Path = Path("runs")) -> Report:
         devices = runtime.candidates()
     findings += [Finding("driver", {"error": first_line(Warning(w.message))}) for w in said]
     findings += [Finding("gpu_unseen", {"gpu": gpu, "torch": torch.__version__}) for gpu in unseen_gpus()]
-    choice = choose()
+    choice = choose(precision="auto")
     findings += choice.findings
 
     environment = runtime.environment()
@@ -297,12 +364,13 @@ def examine(runs: Path = Path("runs")) -> Report:
         "instructions": instructions(),
         "pytorch_instructions": torch.backends.cpu.get_cpu_capability(),
         "gpus": [described(device) for device in devices if device.type != "cpu"],
-        "gflops": {str(d): {precision(t): rate(d, t) for t in (torch.float32, torch.bfloat16)} for d in tested},
+        "gflops": {str(d): {name: rate(d, dtype) for name, dtype in DTYPES.items()} for d in tested},
         "self_tests": {
             f"{operation}/{name}": fault(operation, name, choice.device) is None
-            for operation, check in CHECKS.items()
-            for name in check.ways
+            for operation in CHECKS
+            for name in ways(operation, choice.device)
         },
+        "compiled": library.trouble(),
         "free_memory": memory,
         "folders": folders,
     }

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,6 @@ from gptlab.messages import language
 from gptlab.model.transformer import Transformer, build
 from gptlab.presets import ALIASES, SIZES, preset, settings_for
 from gptlab.registry import OBJECTIVES, unknown
-from gptlab.report import page
 from gptlab.run import Run, latest_run, load_weights
 from gptlab.survey.fit import check_memory
 from gptlab.survey.summary import Summary
@@ -34,9 +33,11 @@ from gptlab.text.tokenizer import Tokenizer, opening, prompt_ids, within, withou
 from gptlab.training import evaluate
 from gptlab.training.advice import Advice, Adviser
 from gptlab.training.halves import PIECE, Halves
-from gptlab.training.log import Display
 from gptlab.training.loop import DEFAULT_STEPS, Listener, Starts, Trainer, resolved
 from gptlab.training.stories import Stories
+
+if TYPE_CHECKING:
+    from gptlab.training.log import Display
 
 EXPORTS = ("hf",)
 EXTENDABLE = ("steps", "minutes")  # what may change when a run goes on
@@ -52,7 +53,7 @@ def train(
     resume: bool = False,
     device: str = "auto",
     listeners: Sequence[Listener] = (),
-    display: Display | None = None,
+    display: "Display | None" = None,
     halves: bool = False,
     **settings: Any,
 ) -> Run:
@@ -91,7 +92,8 @@ def train(
     if path.exists() and not resume and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path} is there already: go on with it by --resume, or choose another --out")
     with explained(config, shape, path):
-        chosen = machine(device)
+        chosen = machine(device, config.precision)
+        config = config.but(precision=chosen.precision)
         check_memory(shape, runtime.memory(chosen.device), optimizer=config.optimizer)
         model = build(shape, seed=config.seed, init=config.init, dropout=config.dropout, kernel=chosen.kernel)
         trainer = trainer_of(model.to(chosen.device), data, tokenizer, config, stories, halves=halves)
@@ -131,7 +133,7 @@ def go_on(
     settings: dict[str, Any],
     device: str,
     listeners: Sequence[Listener],
-    display: Display | None,
+    display: "Display | None",
     halves: bool = False,
 ) -> Run:
     """Resume a run, with more steps if `settings` say so; ValueError for a setting that it was not begun with."""
@@ -140,6 +142,8 @@ def go_on(
         raise ValueError(f"{run.path} was imported and has no training to resume")
     if "corpus" in settings:
         settings["corpus"] = corpora.lasting(settings["corpus"])
+    if settings.get("precision") == "auto":  # what it was for this run is decided
+        del settings["precision"]
     for name, value in settings.items():
         if name not in EXTENDABLE and saved.but(**{name: value}) != saved:
             raise ValueError(
@@ -153,7 +157,8 @@ def go_on(
     data = corpora.prepare(text, tokenizer)
     stories = stories_of(saved.corpus, tokenizer, saved)
     with explained(saved, run.model_config, run.path), run.lock():
-        chosen = machine(device)
+        saved = saved.but(precision="fp32") if saved.precision == "auto" else saved  # a run from before there was bf16
+        chosen = machine(device, saved.precision)
         model = build(run.model_config, seed=saved.seed, init=saved.init, dropout=saved.dropout, kernel=chosen.kernel)
         trainer = trainer_of(model.to(chosen.device), data, tokenizer, saved, stories, halves=halves)
         steps, minutes = settings.get("steps"), settings.get("minutes")
@@ -235,7 +240,7 @@ def objective_of(shape: ModelConfig, tokenizer: Tokenizer, config: TrainConfig |
 
 
 def fit(
-    trainer: Trainer, run: Run, tokenizer: Tokenizer, listeners: Sequence[Listener], display: Display | None
+    trainer: Trainer, run: Run, tokenizer: Tokenizer, listeners: Sequence[Listener], display: "Display | None"
 ) -> None:
     shown = [display] if display else []
 
@@ -250,6 +255,8 @@ def fit(
         if display:
             display.close()
     try:
+        from gptlab.report import page  # here, for a model that only writes needs none of it
+
         page.write(run, display.lang if display else language())
     except Exception as error:  # whatever it is, the model is trained and saved
         warnings.warn(f"the report could not be written: {error!r}. Try `gptlab report {run.path}`", stacklevel=2)
@@ -258,7 +265,7 @@ def fit(
 class Sampler(Listener):
     """Lets the model write while it trains, into samples/ and onto the display."""
 
-    def __init__(self, run: Run, tokenizer: Tokenizer, config: TrainConfig, display: Display | None) -> None:
+    def __init__(self, run: Run, tokenizer: Tokenizer, config: TrainConfig, display: "Display | None") -> None:
         self.run, self.tokenizer, self.config, self.display = run, tokenizer, config, display
 
     def evaluated(self, record: dict[str, Any], model: Transformer) -> None:
@@ -278,9 +285,9 @@ class Sampler(Listener):
             self.display.sample(step, text)
 
 
-def machine(device: str) -> doctor.Choice:
+def machine(device: str, precision: str = "fp32") -> doctor.Choice:
     """The device and the kernel to use; a warning names what was passed over for them, and why."""
-    chosen = doctor.choose(device)
+    chosen = doctor.choose(device, precision)
     for found in chosen.findings:
         warnings.warn(f"{found.told()} Used instead: {chosen.kernel_name} on {chosen.device}", stacklevel=3)
     return chosen

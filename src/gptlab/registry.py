@@ -99,8 +99,30 @@ RESIDUALS = Registry(
 KERNELS = Registry(  # the fastest first; the last is the formula itself, which the others are tested against
     "attention kernel",
     {
+        "compiled": "gptlab.model.kernels:compiled",
         "sdpa": "gptlab.model.kernels:sdpa",
         "reference": "gptlab.model.kernels:reference",
+    },
+)
+NORM_KERNELS = Registry(
+    "norm kernel",
+    {
+        "compiled": "gptlab.model.native:norm",
+        "reference": "gptlab.model.norms:plain",
+    },
+)
+ACTIVATION_KERNELS = Registry(
+    "activation kernel",
+    {
+        "compiled": "gptlab.model.native:activation",
+        "reference": "gptlab.model.mlps:plain",
+    },
+)
+LOSS_KERNELS = Registry(
+    "loss kernel",
+    {
+        "compiled": "gptlab.model.native:cross_entropy",
+        "reference": "gptlab.training.loss:plain",
     },
 )
 TOKENIZERS = Registry(

@@ -24,21 +24,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 import tomli_w
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
 from gptlab import files
 from gptlab.config import ModelConfig, TrainConfig
-from gptlab.model.kernels import Kernel, sdpa
-from gptlab.model.transformer import Transformer, build
 from gptlab.text import tokenizer as tokenizers
 from gptlab.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # torch is imported where weights are read or written: `gptlab runs` needs none
+    import torch
+    from torch import Tensor, nn
+
+    from gptlab.model.kernels import Kernel
+    from gptlab.model.transformer import Transformer
 
 KEPT_STATES = 2
 
@@ -48,8 +50,8 @@ class State:
     """Where a training stood: weights and optimizer by name, and the counters of the loop."""
 
     step: int
-    weights: dict[str, Tensor]
-    optimizer: dict[str, Tensor]
+    weights: dict[str, "Tensor"]
+    optimizer: dict[str, "Tensor"]
     counters: dict[str, Any]
 
 
@@ -133,16 +135,19 @@ class Run:
     def tokenizer(self) -> Tokenizer:
         return tokenizers.load(self.path / "tokenizer.json")
 
-    def save_weights(self, model: nn.Module) -> None:
+    def save_weights(self, model: "nn.Module") -> None:
         with files.write_whole(self.path / "model.safetensors") as temporary:
             save_tensors(tensors(model), temporary)
 
-    def model(self, device: torch.device | None = None, *, kernel: Kernel = sdpa) -> Transformer:
-        """The model with its best weights, in evaluation mode."""
+    def model(self, device: "torch.device | None" = None, *, kernel: "Kernel | None" = None) -> "Transformer":
+        """The model with its best weights, in evaluation mode; kernel: how attention is computed, by default sdpa."""
+        from gptlab.model.kernels import sdpa
+        from gptlab.model.transformer import build
+
         path = self.path / "model.safetensors"
         if not path.is_file():
             raise ValueError(f"{path} does not exist: this run was stopped before its first weights were saved")
-        model = build(self.model_config, kernel=kernel)
+        model = build(self.model_config, kernel=kernel or sdpa)
         load_weights(model, load_tensors(path), path)
         return model.to(device) if device else model
 
@@ -173,7 +178,7 @@ class Run:
                 for name, expected in manifest["sha256"].items():
                     if files.sha256(folder / name) != expected:
                         raise ValueError(f"{name} does not match its checksum")
-                weights, optimizer = (load_file(folder / f"{part}.safetensors") for part in ("model", "optimizer"))
+                weights, optimizer = (read_tensors(folder / f"{part}.safetensors") for part in ("model", "optimizer"))
                 return State(step, weights, optimizer, manifest["counters"])
             except (OSError, ValueError, KeyError, SafetensorError) as error:
                 warnings.warn(f"the state {folder} is damaged ({error}); going back to the one before", stacklevel=2)
@@ -212,7 +217,7 @@ class Run:
     def snapshot_path(self, step: int) -> Path:
         return self.path / "snapshots" / f"{step}.safetensors"
 
-    def add_snapshot(self, step: int, model: nn.Module) -> None:
+    def add_snapshot(self, step: int, model: "nn.Module") -> None:
         """Keep the embedding tables as they are now."""
         with files.write_whole(self.snapshot_path(step)) as temporary:
             save_tensors({name: table for name, table in tensors(model).items() if is_table(name)}, temporary)
@@ -221,7 +226,7 @@ class Run:
         """The steps that have a snapshot, in order."""
         return sorted(int(p.stem) for p in (self.path / "snapshots").glob("*.safetensors") if p.stem.isdigit())
 
-    def snapshot(self, step: int) -> dict[str, Tensor]:
+    def snapshot(self, step: int) -> dict[str, "Tensor"]:
         """The embedding tables at a step, by the names that the model gives them. ValueError for a damaged file."""
         return load_tensors(self.snapshot_path(step))
 
@@ -256,18 +261,20 @@ def is_table(name: str) -> bool:
     return name in ("embedding", "position.weight", "query")
 
 
-def table_bytes(model: nn.Module) -> int:
+def table_bytes(model: "nn.Module") -> int:
     """The bytes of a snapshot."""
     return sum(p.numel() * p.element_size() for name, p in model.named_parameters() if is_table(name))
 
 
-def tensors(model: nn.Module) -> dict[str, Tensor]:
+def tensors(model: "nn.Module") -> dict[str, "Tensor"]:
     """The model's parameters by name, ready to be written."""
     return {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
 
 
-def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
+def load_weights(model: "nn.Module", weights: dict[str, "Tensor"], source: Path) -> None:
     """Copy weights in, each of them; ValueError names what is missing, too much, or of another shape."""
+    import torch
+
     named = dict(model.named_parameters())
     if missing := sorted(named.keys() ^ weights.keys()):
         raise ValueError(f"{source} does not fit the model; missing or unknown: {', '.join(missing[:5])}")
@@ -279,8 +286,10 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> 
             parameter.copy_(weights[name])
 
 
-def save_tensors(named: dict[str, Tensor], path: Path) -> None:
+def save_tensors(named: dict[str, "Tensor"], path: Path) -> None:
     """Write a safetensors file; OSError if the disk refuses, with its number, which safetensors itself hides."""
+    from safetensors.torch import save_file
+
     try:
         save_file(named, path)
     except SafetensorError as error:
@@ -290,9 +299,17 @@ def save_tensors(named: dict[str, Tensor], path: Path) -> None:
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, "Tensor"]:
+    """All tensors of a safetensors file, by name."""
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def load_tensors(path: Path) -> dict[str, "Tensor"]:
+    """The same, but a damaged file is a ValueError that names it."""
     try:
-        return load_file(path)
+        return read_tensors(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
 

@@ -46,6 +46,11 @@ def device(name: str = "auto") -> torch.device:
     return chosen
 
 
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Within it, matrix products are computed in bfloat16 if the precision is "bf16"; everything else as before."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
 def candidates() -> list[torch.device]:
     """The devices that PyTorch sees, the one to prefer first; the CPU is the last."""
     gpus = [torch.device("cuda", i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []

@@ -1,4 +1,4 @@
-"""Scaled dot-product attention, two ways with one signature: by the formula, and by PyTorch's fused kernel.
+"""Scaled dot-product attention, three ways with one signature: by the formula, by PyTorch's fused kernel, and by ours.
 
 B batch, H heads, K key and value heads (H a multiple of K), T queries, S keys, D head width.
 """
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gptlab.model import native
 from gptlab.model.masks import Mask
 
 
@@ -66,3 +67,18 @@ def sdpa(
         enable_gqa=q.shape[1] != k.shape[1],
     )
     return out, None
+
+
+def compiled(
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Mask, bias: Tensor | None, scale: float, dropout: float
+) -> tuple[Tensor, Tensor | None]:
+    """The same by the compiled kernel where it is for this: a causal mask alone, on a CPU. Else as `sdpa`."""
+    if native.attends(q, k, v, mask=mask, bias=bias, dropout=dropout):
+        return native.Attention.apply(q, k, v, scale), None
+    if q.device.type != "cpu" or v.dtype != torch.bfloat16:
+        return sdpa(q, k, v, mask=mask, bias=bias, scale=scale, dropout=dropout)
+    # PyTorch's backward pass in bfloat16 takes many times as long on a CPU as that in float32.
+    with torch.autocast("cpu", enabled=False):
+        bias = None if bias is None else bias.float()
+        out, _ = sdpa(q.float(), k.float(), v.float(), mask=mask, bias=bias, scale=scale, dropout=dropout)
+    return out.to(v.dtype), None

@@ -5,11 +5,23 @@ A gated activation takes twice the width that it gives: the first half is the ga
 """
 
 from collections.abc import Callable
+from functools import wraps
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gptlab.model import native
 from gptlab.model.taps import tap
+
+
+def fast(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The same by the compiled kernel of its name, where that is for this; as written here, it is `__wrapped__`."""
+
+    @wraps(function)
+    def either(x: Tensor) -> Tensor:
+        return native.activation(function.__name__, x) if native.usable("activation", x) else function(x)
+
+    return either
 
 
 def relu(x: Tensor) -> Tensor:
@@ -17,33 +29,39 @@ def relu(x: Tensor) -> Tensor:
     return F.relu(x)
 
 
+@fast
 def gelu(x: Tensor) -> Tensor:
     """x Phi(x), Phi the normal distribution function. Hendrycks and Gimpel 2016, arXiv 1606.08415."""
     return F.gelu(x)
 
 
+@fast
 def gelu_tanh(x: Tensor) -> Tensor:
     """x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2, the approximation of GELU that GPT-2 uses."""
     return F.gelu(x, approximate="tanh")
 
 
+@fast
 def relu_squared(x: Tensor) -> Tensor:
     """max(x, 0)^2. So et al. 2021, arXiv 2109.08668."""
     return F.relu(x).square()
 
 
+@fast
 def swiglu(x: Tensor) -> Tensor:
     """gate sigmoid(gate) * value"""
     gate, value = x.chunk(2, -1)
     return F.silu(gate) * value
 
 
+@fast
 def geglu(x: Tensor) -> Tensor:
     """GELU(gate) * value"""
     gate, value = x.chunk(2, -1)
     return F.gelu(gate) * value
 
 
+@fast
 def geglu_tanh(x: Tensor) -> Tensor:
     """The same with the tanh form of GELU."""
     gate, value = x.chunk(2, -1)
@@ -51,6 +69,12 @@ def geglu_tanh(x: Tensor) -> Tensor:
 
 
 GATED = (swiglu, geglu, geglu_tanh)
+
+
+def plain(name: str, x: Tensor) -> Tensor:
+    """An activation by its name, in PyTorch: what the compiled one is tested against."""
+    function: Callable[[Tensor], Tensor] = globals()[name].__wrapped__
+    return function(x)
 
 
 class MLP(nn.Module):

@@ -154,7 +154,7 @@ def batch_nats(model: Transformer, batch: Batch) -> Tensor:
     given = {name: None if a is None else torch.from_numpy(a).to(device) for name, a in vars(batch).items()}
     targets = given.pop("targets")
     assert targets is not None
-    return summed(model(**given).float(), targets)
+    return summed(model(**given), targets)
 
 
 def nats(model: Transformer, x: Tensor, y: Tensor, *, last: int | None = None) -> float:
@@ -169,4 +169,4 @@ def nats(model: Transformer, x: Tensor, y: Tensor, *, last: int | None = None) -
     inputs = begin(model.config, x[:, : x.shape[1] - y.shape[1] + 1])
     inputs["ids"] = torch.cat([inputs["ids"], x[:, x.shape[1] - y.shape[1] + 1 :]], 1)
     logits = model(**inputs)[:, -y.shape[1] :]
-    return summed(logits.float(), y).double().item()
+    return summed(logits, y).double().item()

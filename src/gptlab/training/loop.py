@@ -138,7 +138,8 @@ class Trainer:
         for part, chunk in enumerate(batch.split(config.accumulate)):
             if config.dropout:
                 torch.manual_seed(key(config.seed, "dropout", step, part))
-            loss = evaluate.batch_nats(self.model, chunk) / asked
+            with runtime.autocast(self.device, config.precision):
+                loss = evaluate.batch_nats(self.model, chunk) / asked
             loss.backward()
             total += loss.detach()
         if watch:
@@ -151,14 +152,15 @@ class Trainer:
 
     def evaluate(self, config: TrainConfig) -> float:
         assert config.eval_windows is not None
-        return evaluate.window_loss(
-            self.model,
-            self.val_ids,
-            count=config.eval_windows,
-            seed=config.seed,
-            objective=self.objective,
-            starts=self.starts[1],
-        )
+        with runtime.autocast(self.device, config.precision):
+            return evaluate.window_loss(
+                self.model,
+                self.val_ids,
+                count=config.eval_windows,
+                seed=config.seed,
+                objective=self.objective,
+                starts=self.starts[1],
+            )
 
     def measure(self, minutes: float, *, seconds: float = 3.0) -> int:
         """How many steps fit into `minutes`, evaluations included, by trying some on a copy."""

@@ -6,6 +6,7 @@ B batch, T tokens, V vocabulary.
 import torch.nn.functional as F
 from torch import Tensor
 
+from gptlab.model import native
 from gptlab.text.objectives import IGNORED
 
 
@@ -15,4 +16,11 @@ def summed(logits: Tensor, targets: Tensor) -> Tensor:
 
     A sum, for the caller divides by the number of targets of the whole step, over micro-batches together.
     """
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    compute = native.cross_entropy if native.usable("loss", logits) else plain
+    return compute(logits.flatten(0, 1), targets.flatten(), IGNORED)
+
+
+def plain(logits: Tensor, targets: Tensor, ignored: int) -> Tensor:
+    """The same in PyTorch, of logits (N, V) and targets (N,): what the compiled one is tested against."""
+    logits = logits if logits.dtype.itemsize >= 4 else logits.float()
+    return F.cross_entropy(logits, targets, ignore_index=ignored, reduction="sum")

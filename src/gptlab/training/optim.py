@@ -68,10 +68,18 @@ class Muon:
     """
 
     def __init__(
-        self, named: Named, *, sections: Mapping[str, tuple[int, ...]], lr: float, momentum: float, decay: float
+        self,
+        named: Named,
+        *,
+        sections: Mapping[str, tuple[int, ...]],
+        lr: float,
+        momentum: float,
+        decay: float,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        """sections: the numbers of rows of parameters that are several matrices in one."""
-        self.named, self.lr, self.momentum, self.decay = named, lr, momentum, decay
+        """sections: the numbers of rows of parameters that are several matrices in one; dtype: of the products, by
+        default the parameters'."""
+        self.named, self.lr, self.momentum, self.decay, self.dtype = named, lr, momentum, decay, dtype
         self.sections = {name: sections.get(name, (p.shape[0],)) for name, p in named.items()}
         self.velocity = {name: torch.zeros_like(p) for name, p in named.items()}
 
@@ -94,7 +102,7 @@ class Muon:
         lr = self.lr * fraction
         for (short, long, tall), pairs in stacks.items():
             weights = [w for w, _ in pairs]
-            steps = orthogonal(torch.stack([d for _, d in pairs]))
+            steps = orthogonal(torch.stack([d for _, d in pairs]).to(self.dtype))
             if self.decay:
                 torch._foreach_mul_(weights, 1 - lr * self.decay)
             size = lr * (long / short if tall else 1.0) ** 0.5
@@ -164,7 +172,14 @@ def muon(model: nn.Module, config: TrainConfig) -> Optimizer:
             sections[f"{name}.up.weight"] = module.sections
     return Both(
         [
-            Muon(matrices, sections=sections, lr=config.lr, momentum=config.momentum, decay=config.weight_decay),
+            Muon(
+                matrices,
+                sections=sections,
+                lr=config.lr,
+                momentum=config.momentum,
+                decay=config.weight_decay,
+                dtype=torch.bfloat16 if config.precision == "bf16" else None,
+            ),
             AdamW(
                 others,
                 lr=config.lr_adam,

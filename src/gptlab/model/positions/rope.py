@@ -37,8 +37,8 @@ class RoPE(Position):
         x, rest = x[..., : self.turned], x[..., self.turned :]
         if self.interleaved:
             a, b = x[..., 0::2], x[..., 1::2]
-            turned = torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2)
+            turned = torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2).to(x.dtype)
         else:
             a, b = x.chunk(2, -1)
-            turned = torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+            turned = torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(x.dtype)
         return torch.cat((turned, rest), -1) if rest.shape[-1] else turned

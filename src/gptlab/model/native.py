@@ -1,0 +1,194 @@
+"""The compiled kernels as differentiable functions: what `kernels`, `norms`, `mlps` and `loss` say in PyTorch, in one
+pass over memory each.
+
+A caller asks `usable(operation, tensors)` first, and computes in PyTorch where the answer is no: without the library
+(see gptlab.native), on another device, for other numbers than float32 and bfloat16, or after the doctor found that an
+operation is wrong on this machine. Under autocast norms give bfloat16, which the products behind them want.
+"""
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from gptlab import native
+from gptlab.model.masks import Mask
+
+TYPES = {torch.float32: 0, torch.bfloat16: 1}
+NORMS = ("layernorm", "rmsnorm", "seed-layernorm")
+# name -> place in the library, gated or not
+ACTIVATIONS = {
+    "relu_squared": (0, False),
+    "gelu": (1, False),
+    "gelu_tanh": (2, False),
+    "swiglu": (3, True),
+    "geglu": (1, True),
+    "geglu_tanh": (2, True),
+}
+WRONG: set[str] = set()  # operations that this machine does not compute rightly; the doctor adds to it
+
+NUMBER, WHOLE, ROOM = ctypes.c_float, ctypes.c_int64, ctypes.c_void_p
+ARGUMENTS: dict[str, list[Any]] = {
+    "attention_forward": [ctypes.c_int, *[WHOLE] * 5, NUMBER, *[ROOM] * 6],
+    "attention_backward": [ctypes.c_int, *[WHOLE] * 5, NUMBER, *[ROOM] * 10],
+    "norm_forward": [*[ctypes.c_int] * 4, *[WHOLE] * 2, *[ROOM] * 5, NUMBER, *[ROOM] * 2],
+    "norm_backward": [*[ctypes.c_int] * 3, *[WHOLE] * 2, *[ROOM] * 2, NUMBER, *[ROOM] * 6],
+    "activation": [*[ctypes.c_int] * 3, *[WHOLE] * 2, *[ROOM] * 3],
+    "entropy_forward": [ctypes.c_int, *[WHOLE] * 2, *[ROOM] * 2, WHOLE, *[ROOM] * 2],
+    "entropy_backward": [ctypes.c_int, *[WHOLE] * 2, *[ROOM] * 2, WHOLE, ROOM, NUMBER, ROOM],
+}
+FUNCTIONS: dict[str, Callable[..., None]] = {}
+
+
+def call(name: str, *values: Any) -> None:
+    """A function of the library; tensors are given as their addresses."""
+    function = FUNCTIONS.get(name)
+    if function is None:
+        function = FUNCTIONS[name] = getattr(native.library(), f"gptlab_{name}")
+        function.argtypes, function.restype = ARGUMENTS[name], None  # type: ignore[attr-defined]
+    function(*[v.data_ptr() if isinstance(v, Tensor) else v for v in values])
+
+
+def usable(operation: str, *tensors: Tensor) -> bool:
+    """Whether the library computes an operation ("attention", "norm", "activation", "loss") on these tensors."""
+    return (
+        all(x.device.type == "cpu" and x.dtype in TYPES for x in tensors)
+        and native.library() is not None
+        and operation not in WRONG
+    )
+
+
+class Attention(torch.autograd.Function):
+    """softmax(causal(q k^T scale)) v; q (B, H, T, D), k and v (B, K, T, D) -> (B, H, T, D), its heads side by side."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+        (B, H, T, D), K = q.shape, k.shape[1]
+        out = q.new_empty(B, T, H, D).transpose(1, 2)
+        lse = torch.empty(B, H, T)
+        ctx.sizes = (TYPES[q.dtype], B, H, K, T, D, scale)
+        call("attention_forward", *ctx.sizes, q, k, v, out, lse, strides(q, k, v, out))
+        ctx.save_for_backward(q, k, v, out, lse)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, out, lse = ctx.saved_tensors
+        dout = dout if dout.stride(-1) == 1 else dout.contiguous()
+        heads = q.shape[1], k.shape[1], k.shape[1]
+        # One room for all three, as the projection that they came from gave them: its gradient then needs no copy.
+        whole = q.new_empty(q.shape[0], q.shape[2], sum(heads), q.shape[3]).transpose(1, 2)
+        dq, dk, dv = whole.split(heads, dim=1)
+        call(
+            "attention_backward", *ctx.sizes, q, k, v, out, dout, lse, dq, dk, dv,
+            strides(q, k, v, out, dout, dq, dk, dv),
+        )  # fmt: skip
+        return dq, dk, dv, None
+
+
+def strides(*tensors: Tensor) -> Any:
+    """Those of batch, heads and tokens, of each."""
+    return (WHOLE * (3 * len(tensors)))(*[x.stride(i) for x in tensors for i in range(3)])
+
+
+def attends(q: Tensor, k: Tensor, v: Tensor, *, mask: Mask, bias: Tensor | None, dropout: float) -> bool:
+    """Whether `Attention` is for this."""
+    plain = mask.causal and bias is None and not dropout
+    return plain and q.dtype == k.dtype == v.dtype and usable("attention", q, k, v)
+
+
+class Norm(torch.autograd.Function):
+    """(x - centre) inverse weight + bias, (…, C) -> (…, C), in the dtype that is asked for."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, kind: str, eps: float, dtype: torch.dtype
+    ) -> Tensor:
+        x = x.contiguous()
+        rows, C = x.numel() // x.shape[-1], x.shape[-1]
+        y, kept = torch.empty_like(x, dtype=dtype), torch.empty(rows, 2)
+        ctx.kind, ctx.eps, ctx.rows, ctx.biased = NORMS.index(kind), eps, rows, bias is not None
+        types = TYPES[x.dtype], 0, TYPES[dtype], ctx.kind
+        call("norm_forward", *types, rows, C, x, None, None, weight, bias, eps, y, kept)
+        ctx.save_for_backward(x, weight, kept)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, kept = ctx.saved_tensors
+        dy, dx = dy.contiguous(), torch.empty_like(x)
+        C = x.shape[-1]
+        dweight = torch.empty(C) if weight is not None else None
+        dbias = torch.empty(C) if ctx.biased else None
+        types = TYPES[x.dtype], TYPES[dy.dtype], ctx.kind
+        call("norm_backward", *types, ctx.rows, C, x, weight, ctx.eps, kept, dy, None, dx, dweight, dbias)
+        return dx, dweight, dbias, None, None, None
+
+
+def norm(kind: str, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """One of NORMS; the statistics and the gain are computed in float32."""
+    weight, bias = (None if p is None else p.float() for p in (weight, bias))
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    out: Tensor = Norm.apply(x, weight, bias, kind, eps, dtype)
+    return out
+
+
+class Activation(torch.autograd.Function):
+    """One of ACTIVATIONS: (…, F), or (…, 2 F) where it is gated, -> (…, F)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, name: str) -> Tensor:
+        x = x.contiguous()
+        which, gated = ACTIVATIONS[name]
+        width = x.shape[-1] // (2 if gated else 1)
+        ctx.sizes = (TYPES[x.dtype], which, gated, x.numel() // x.shape[-1], width)
+        y = x.new_empty(*x.shape[:-1], width)
+        call("activation", *ctx.sizes, x, None, y)
+        ctx.save_for_backward(x)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        dx = torch.empty_like(x)
+        call("activation", *ctx.sizes, x, dy.contiguous(), dx)
+        return dx, None
+
+
+def activation(name: str, x: Tensor) -> Tensor:
+    out: Tensor = Activation.apply(x, name)
+    return out
+
+
+class CrossEntropy(torch.autograd.Function):
+    """The sum of -ln softmax(logits)[target], in float32; logits (N, V), targets (N,)."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, ignored: int) -> Tensor:
+        logits = logits.contiguous()
+        rows, V = logits.shape
+        lse, nats = torch.empty(rows), torch.empty(rows)
+        ctx.sizes, ctx.ignored = (TYPES[logits.dtype], rows, V), ignored
+        call("entropy_forward", *ctx.sizes, logits, targets, ignored, lse, nats)
+        ctx.save_for_backward(logits, targets, lse)
+        return nats.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, size: Tensor) -> tuple[Tensor | None, ...]:
+        logits, targets, lse = ctx.saved_tensors
+        dlogits = torch.empty_like(logits)
+        call("entropy_backward", *ctx.sizes, logits, targets, ctx.ignored, lse, size.item(), dlogits)
+        return dlogits, None, None
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, ignored: int) -> Tensor:
+    out: Tensor = CrossEntropy.apply(logits, targets.contiguous(), ignored)
+    return out

@@ -1,0 +1,91 @@
+"""Kernels in C++: compiled once on the user's machine, for its own processor, and kept in the cache.
+
+Plain C functions on pointers, without PyTorch's headers, so that the compiler is done in seconds. Where there is no
+compiler there is no library, and everything is computed by PyTorch as before.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from gptlab import files
+
+HERE = Path(__file__).parent
+SOURCES, HEADERS = ("kernels.cpp",), ("common.h",)
+# No -ffast-math: the order of a sum is what the source says, and a diverged training is found by its NaN.
+FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-march=native",
+    "-fPIC",
+    "-shared",
+    "-fopenmp",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",
+    "-Wall",
+]
+COMPILERS = ("c++", "g++", "clang++")
+PATIENCE = 300.0  # seconds for the compiler
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels; None where GPTLAB_NATIVE=0 forbids them, or they could not be made (see `trouble`)."""
+    return found()[0]
+
+
+@cache
+def found() -> tuple[ctypes.CDLL | None, str]:
+    """The library, or why there is none: "" where nobody wants one."""
+    if os.environ.get("GPTLAB_NATIVE") == "0":
+        return None, ""
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), "")
+    if not compiler:
+        return None, f"no compiler was found ({', '.join(COMPILERS)})"
+    path = files.cache_dir() / "native" / f"{fingerprint(compiler)}.so"
+    try:
+        if not path.is_file():
+            build(compiler, path)
+        import torch  # noqa: F401 (its OpenMP, loaded first, is the one that the library uses, with the same threads)
+
+        return ctypes.CDLL(str(path)), ""
+    except subprocess.CalledProcessError as error:
+        return None, f"{compiler} failed: {(error.stderr or '').strip()[-500:]}"
+    except (OSError, subprocess.SubprocessError) as error:
+        return None, f"{compiler}: {error}"
+
+
+def trouble() -> str:
+    """Why there is no library, in a few words; "" if there is one, or none is wanted."""
+    return found()[1]
+
+
+def build(compiler: str, path: Path) -> None:
+    """Compile the sources into a shared library, whole or not at all; raises what subprocess.run raises."""
+    with files.write_whole(path) as temporary:
+        command = [compiler, *FLAGS, *(str(HERE / source) for source in SOURCES), "-o", str(temporary)]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE)
+
+
+def fingerprint(compiler: str) -> str:
+    """What a compiled library depends on, as a name: sources, flags, compiler and processor."""
+    digest = hashlib.sha256(" ".join([*FLAGS, shutil.which(compiler) or compiler, *machine()]).encode())
+    for name in (*SOURCES, *HEADERS):
+        digest.update((HERE / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def machine() -> tuple[str, ...]:
+    """System and processor, with its instruction sets: a cache may be shared by machines that differ."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    about = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
+    return platform.system(), platform.machine(), platform.processor(), *about
