@@ -28,7 +28,7 @@ from gptlab.messages import filled, say
 from gptlab.model import native
 from gptlab.model.kernels import Kernel
 from gptlab.model.masks import Mask
-from gptlab.registry import ACTIVATION_KERNELS, KERNELS, LOSS_KERNELS, NORM_KERNELS, Registry
+from gptlab.registry import ACTIVATION_KERNELS, KERNELS, LOSS_KERNELS, NORM_KERNELS, ROTATION_KERNELS, Registry
 from gptlab.runtime import Finding, first_line
 from gptlab.text.objectives import IGNORED
 
@@ -102,6 +102,21 @@ def compute(way: Callable[..., Tensor], *inputs: Tensor, names: tuple[str, ...] 
     return way(*names, *inputs, **options)
 
 
+def rotation_cases() -> list[Case]:
+    """Whole heads and parts of them, both pairings, angles for all texts or for each."""
+
+    def turn(texts: int, turned: int, neighbours: bool) -> Case:
+        angle = draw(5, texts, 1, 7, turned // 2)
+        options = {"cos": angle.cos(), "sin": angle.sin(), "interleaved": neighbours}
+        return Case(f"{turned} of 20, {texts}", (draw(1, 2, 3, 7, 20),), options)
+
+    return [turn(texts, turned, pairs) for texts in (1, 2) for turned in (20, 6) for pairs in (True, False)]
+
+
+def turn(way: Callable[..., Tensor], x: Tensor, *, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+    return way(x, cos, sin, interleaved)
+
+
 def norm_cases() -> list[Case]:
     """Each norm, at widths that are and are not a multiple of what fast kernels work in; weights may be negative."""
 
@@ -129,6 +144,7 @@ def loss_cases() -> list[Case]:
 
 CHECKS = {
     "attention": Check(KERNELS, attend, attention_cases),
+    "rotation": Check(ROTATION_KERNELS, turn, rotation_cases),
     "norm": Check(NORM_KERNELS, compute, norm_cases),
     "activation": Check(ACTIVATION_KERNELS, compute, activation_cases),
     "loss": Check(LOSS_KERNELS, compute, loss_cases),
@@ -236,7 +252,7 @@ def choose(name: str = "auto", precision: str = "fp32") -> Choice:
             asked = bf16_or_not(device) if precision == "auto" else precision
             kernel, wrong = healthy("attention", device, DTYPES[asked])
             findings += wrong
-            for operation in ("norm", "activation", "loss") if device.type == "cpu" else ():
+            for operation in [o for o in CHECKS if o != "attention"] if device.type == "cpu" else ():
                 way, wrong = healthy(operation, device, DTYPES[asked])
                 findings += wrong
                 if way != "compiled":

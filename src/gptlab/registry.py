@@ -104,6 +104,13 @@ KERNELS = Registry(  # the fastest first; the last is the formula itself, which 
         "reference": "gptlab.model.kernels:reference",
     },
 )
+ROTATION_KERNELS = Registry(
+    "rotation kernel",
+    {
+        "compiled": "gptlab.model.native:rotate",
+        "reference": "gptlab.model.positions.rope:plain",
+    },
+)
 NORM_KERNELS = Registry(
     "norm kernel",
     {

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gptlab import native, runtime
+from gptlab.doctor import CHECKS
 from gptlab.model import kernels
 from gptlab.model import native as operations
 from gptlab.model.masks import Mask
@@ -21,7 +22,7 @@ from gptlab.training.loss import plain, summed
 from tests.model.test_cost import inputs
 
 MINIATURES = ["gptlab-cpu", "gptlab-fables", *(name for name in SIZES if name.endswith("-mini"))]
-EVERY = {"attention", "norm", "activation", "loss"}
+EVERY = set(CHECKS)
 needed = pytest.mark.skipif(native.library() is None, reason="no compiler")
 
 

@@ -34,6 +34,7 @@ NUMBER, WHOLE, ROOM = ctypes.c_float, ctypes.c_int64, ctypes.c_void_p
 ARGUMENTS: dict[str, list[Any]] = {
     "attention_forward": [ctypes.c_int, *[WHOLE] * 5, NUMBER, *[ROOM] * 6],
     "attention_backward": [ctypes.c_int, *[WHOLE] * 5, NUMBER, *[ROOM] * 10],
+    "rotate": [ctypes.c_int, *[WHOLE] * 5, ctypes.c_int, NUMBER, *[ROOM] * 3, WHOLE, *[ROOM] * 2],
     "norm_forward": [*[ctypes.c_int] * 4, *[WHOLE] * 2, *[ROOM] * 5, NUMBER, *[ROOM] * 2],
     "norm_backward": [*[ctypes.c_int] * 3, *[WHOLE] * 2, *[ROOM] * 2, NUMBER, *[ROOM] * 6],
     "activation": [*[ctypes.c_int] * 3, *[WHOLE] * 2, *[ROOM] * 3],
@@ -53,7 +54,7 @@ def call(name: str, *values: Any) -> None:
 
 
 def usable(operation: str, *tensors: Tensor) -> bool:
-    """Whether the library computes an operation ("attention", "norm", "activation", "loss") on these tensors."""
+    """Whether the library computes an operation ("attention", "rotation", "norm", "activation", "loss") on these tensors."""
     return (
         all(x.device.type == "cpu" and x.dtype in TYPES for x in tensors)
         and native.library() is not None
@@ -100,6 +101,38 @@ def attends(q: Tensor, k: Tensor, v: Tensor, *, mask: Mask, bias: Tensor | None,
     """Whether `Attention` is for this."""
     plain = mask.causal and bias is None and not dropout
     return plain and q.dtype == k.dtype == v.dtype and usable("attention", q, k, v)
+
+
+class Rotation(torch.autograd.Function):
+    """Pairs of the first numbers of each head turned, x (B, H, T, D) -> (B, H, T, D); cos, sin (B or 1, 1, T, R/2)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, neighbours: bool) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        ctx.neighbours = neighbours
+        return rotated(x, cos, sin, neighbours, 1.0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        cos, sin = ctx.saved_tensors
+        return rotated(dy, cos, sin, ctx.neighbours, -1.0), None, None, None  # turned back
+
+
+def rotated(x: Tensor, cos: Tensor, sin: Tensor, neighbours: bool, sign: float) -> Tensor:
+    x = x if x.stride(-1) == 1 else x.contiguous()
+    B, H, T, D = x.shape
+    out = x.new_empty(B, T, H, D).transpose(1, 2)
+    half = cos.shape[-1]
+    each = 0 if len(cos) == 1 else T * half
+    sizes = TYPES[x.dtype], B, H, T, D, 2 * half, neighbours, sign
+    call("rotate", *sizes, x, cos.float().contiguous(), sin.float().contiguous(), each, out, strides(x, out))
+    return out
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, neighbours: bool) -> Tensor:
+    out: Tensor = Rotation.apply(x, cos, sin, neighbours)
+    return out
 
 
 class Norm(torch.autograd.Function):

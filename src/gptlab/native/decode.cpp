@@ -45,7 +45,7 @@ struct Model {
   int64_t activation, parallel, kept, turned, interleaved;
   double eps, alpha, embedding_scale, scale;
   const float *table, *positions, *cosines, *sines, *biases;  // tokens (V, E), by position (context, padded C) and
-                                                              // (context, turned / 2), by distance (H, 2 context)
+                                                              // (context, turned / 2), by distance (H, context + W)
   Norm before, last, very_last;
   Matrix into, out_of, projection;
   const Layer* layer;
@@ -146,9 +146,7 @@ struct Decoder {
         a_key((m->context + span - 1) / span * span * m->head),
         a_value(m->context * padded(int(m->head))),
         k(m->layers * texts * m->groups * a_key),
-        v(m->layers * texts * m->groups * a_value) {
-    std::memset(v.data, 0, m->layers * texts * m->groups * a_value * 4);
-  }
+        v(m->layers * texts * m->groups * a_value) {}
 
   float* keys(int64_t layer, int64_t text, int64_t group) {
     return k.data + ((layer * texts + text) * model.groups + group) * a_key;
@@ -269,7 +267,7 @@ void attend(Decoder& d, int64_t l, int64_t text, int64_t group, int64_t position
       product(per, std::min(span, padded(length - s)), D, q, deep, 1, k + s * D, span, own.scores + s, own.keys);
     float totals[per];
     for (int i = 0; i < per; ++i) {
-      const float* bias = m.biases ? m.biases + (group * per + i) * 2 * m.context + m.context - length : nullptr;
+      const float* bias = m.biases ? m.biases + (group * per + i) * (m.context + W) + m.context - length : nullptr;
       totals[i] = exponentials(own.scores + i * own.keys, from, length, float(m.scale), bias);
     }
     product(per, deep, length - from, own.scores + from, own.keys, 1, v + from * deep, deep, own.collected, deep);

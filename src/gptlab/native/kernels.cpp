@@ -146,6 +146,46 @@ void attention_backward(const Shape& s, const N* q, const N* k, const N* v, cons
   }
 }
 
+// Rotary positions: positions.rope
+
+// Of x (B, heads, T, D) the first `turned` numbers of each head, pair by pair: (a cos - b sin, b cos + a sin), with the
+// sign of the sines; pairs are neighbours, or a half apart. cos and sin: (B or 1, T, turned / 2). The pairs' first
+// numbers are gathered on one side, so that vectors turn many at once.
+template <class N>
+void rotate(int64_t B, int64_t H, int64_t T, int64_t D, int64_t turned, bool neighbours, float sign, const N* x,
+            const Heads& at, const float* cos, const float* sin, int64_t each, N* to, const Heads& out) {
+  const int half = turned / 2;
+#pragma omp parallel
+  {
+    Floats pair(2 * padded(half));
+    float *a = pair, *b = a + padded(half);
+#pragma omp for
+    for (int64_t bt = 0; bt < B * T; ++bt) {
+      const int64_t i = bt / T, t = bt % T;
+      const float *c = cos + i * each + t * half, *s = sin + i * each + t * half;
+      for (int64_t h = 0; h < H; ++h) {
+        const N* from = x + i * at.batch + h * at.head + t * at.row;
+        N* row = to + i * out.batch + h * out.head + t * out.row;
+        const int first = neighbours ? 2 : 1, second = neighbours ? 1 : half;  // steps between pairs, and in them
+        for (int j = 0; j < half; ++j) {
+          a[j] = number(from[j * first]);
+          b[j] = number(from[j * first + second]);
+        }
+        for (int j = 0; j < half; j += W) {
+          const vec co = load(c + j, half - j), si = load(s + j, half - j) * sign, u = load(a + j), v = load(b + j);
+          store(a + j, u * co - v * si);
+          store(b + j, v * co + u * si);
+        }
+        for (int j = 0; j < half; ++j) {
+          store(row + j * first, a[j]);
+          store(row + j * first + second, b[j]);
+        }
+        for (int64_t j = turned; j < D; ++j) row[j] = from[j];
+      }
+    }
+  }
+}
+
 // Norms: norms.LayerNorm, RMSNorm and SeedLayerNorm, of x or of x + more
 
 enum Kind { LAYER, RMS, SEED };
@@ -385,6 +425,16 @@ void gptlab_attention_backward(int type, int64_t B, int64_t H, int64_t K, int64_
   else
     attention_backward(s, (const float*)q, (const float*)k, (const float*)v, (const float*)out, (const float*)dout, lse,
                        (float*)dq, (float*)dk, (float*)dv, at);
+}
+
+// strides: three for x, three for `to`; each: numbers between two texts' cosines, 0 where all share them
+void gptlab_rotate(int type, int64_t B, int64_t H, int64_t T, int64_t D, int64_t turned, int neighbours, float sign,
+                   const void* x, const float* cos, const float* sin, int64_t each, void* to, const int64_t* strides) {
+  const Heads* at = reinterpret_cast<const Heads*>(strides);
+  if (type)
+    rotate(B, H, T, D, turned, neighbours, sign, (const bf16*)x, at[0], cos, sin, each, (bf16*)to, at[1]);
+  else
+    rotate(B, H, T, D, turned, neighbours, sign, (const float*)x, at[0], cos, sin, each, (float*)to, at[1]);
 }
 
 // more, together: nullptr for a norm of x alone; else x + more is normed, and written to `together`

@@ -15,6 +15,7 @@ from gptlab.model.attention import Attention
 from gptlab.model.mlps import MLP
 
 Named = dict[str, nn.Parameter]
+Shape = tuple[int, int, bool]
 
 
 class Optimizer(Protocol):
@@ -81,46 +82,59 @@ class Muon:
         default the parameters'."""
         self.named, self.lr, self.momentum, self.decay, self.dtype = named, lr, momentum, decay, dtype
         self.sections = {name: sections.get(name, (p.shape[0],)) for name, p in named.items()}
-        self.velocity = {name: torch.zeros_like(p) for name, p in named.items()}
+        # shape -> where the matrices of this shape are: a parameter, and which of its parts
+        self.places: dict[Shape, list[tuple[str, int]]] = defaultdict(list)
+        for name, p in named.items():
+            for i, part in enumerate(p.split(self.sections[name])):
+                self.places[shape_of(part)].append((name, i))
+        self.weights = {shape: self.parts(shape, {n: p.detach() for n, p in named.items()}) for shape in self.places}
+        self.velocity = {shape: torch.zeros_like(torch.stack(parts)) for shape, parts in self.weights.items()}
+
+    def parts(self, shape: Shape, whole: Mapping[str, Tensor]) -> list[Tensor]:
+        """The matrices of a shape, as views into what they are parts of, the shorter side first."""
+        split = {name: whole[name].split(self.sections[name]) for name in dict.fromkeys(n for n, _ in self.places[shape])}
+        return [split[name][i].T if shape[2] else split[name][i] for name, i in self.places[shape]]
 
     @torch.no_grad()
     def step(self, fraction: float) -> None:
-        gradients = [p.grad for p in self.named.values() if p.grad is not None]
+        gradients = {name: p.grad for name, p in self.named.items() if p.grad is not None}
         assert len(gradients) == len(self.named), "a parameter has no gradient"
-        velocities = list(self.velocity.values())
-        torch._foreach_lerp_(velocities, gradients, 1 - self.momentum)
-        directions = torch._foreach_lerp(gradients, velocities, self.momentum)  # Nesterov's look ahead
-
-        stacks: dict[tuple[int, int, bool], list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        for (name, parameter), direction in zip(self.named.items(), directions, strict=True):
-            rows = self.sections[name]
-            for w, d in zip(parameter.split(rows), direction.split(rows), strict=True):
-                tall = d.shape[0] > d.shape[1]
-                # The shorter side first, for smaller products.
-                pair = (w.T, d.T) if tall else (w, d)
-                stacks[(*pair[1].shape, tall)].append(pair)
         lr = self.lr * fraction
-        for (short, long, tall), pairs in stacks.items():
-            weights = [w for w, _ in pairs]
-            steps = orthogonal(torch.stack([d for _, d in pairs]).to(self.dtype))
+        for shape, weights in self.weights.items():
+            short, long, tall = shape
+            gradient, velocity = torch.stack(self.parts(shape, gradients)), self.velocity[shape]
+            velocity.lerp_(gradient, 1 - self.momentum)
+            direction = gradient.lerp_(velocity, self.momentum)  # Nesterov's look ahead
+            steps = orthogonal(direction if self.dtype is None else direction.to(self.dtype))
             if self.decay:
                 torch._foreach_mul_(weights, 1 - lr * self.decay)
             size = lr * (long / short if tall else 1.0) ** 0.5
-            torch._foreach_add_(weights, steps.unbind(), alpha=-size)
+            torch._foreach_add_(weights, steps.to(gradient.dtype).unbind(), alpha=-size)
 
     def state(self) -> dict[str, Tensor]:
-        return {f"{name}|velocity": v for name, v in self.velocity.items()}
+        whole = {name: torch.empty_like(p) for name, p in self.named.items()}
+        for shape, velocity in self.velocity.items():
+            torch._foreach_copy_(self.parts(shape, whole), velocity.unbind())
+        return {f"{name}|velocity": v for name, v in whole.items()}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        for name, velocity in self.velocity.items():
-            velocity.copy_(state[f"{name}|velocity"])
+        whole = {name: state[f"{name}|velocity"] for name in self.named}
+        for shape, velocity in self.velocity.items():
+            torch.stack(self.parts(shape, whole), out=velocity)
 
 
-def orthogonal(x: Tensor, steps: int = 5) -> Tensor:
+def shape_of(matrix: Tensor) -> Shape:
+    """The shorter side, the longer one, and whether rows are the longer one."""
+    rows, columns = matrix.shape
+    return min(rows, columns), max(rows, columns), rows > columns
+
+
+def orthogonal(x: Tensor, steps: int = 4) -> Tensor:
     """The semi-orthogonal factor of each matrix in (N, rows, columns), roughly: singular values near 1.
 
     Newton-Schulz with the quintic a s + b s^3 + c s^5, whose coefficients make the smallest singular values
-    grow fastest and let the others settle between 0.7 and 1.2 (Jordan et al. 2024).
+    grow fastest and let the others settle between 0.7 and 1.2 (Jordan et al. 2024, with five steps; four train as well,
+    see bench/results.md).
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)

@@ -7,6 +7,7 @@ R = fraction of the head's width that is turned, D head width.
 import torch
 from torch import Tensor
 
+from gptlab.model import native
 from gptlab.model.positions.base import Position
 
 Angles = tuple[Tensor, Tensor]  # cosines and sines of all pairs, each (B or 1, 1, T, R/2)
@@ -31,14 +32,18 @@ class RoPE(Position):
         return angle.cos().to(dtype), angle.sin().to(dtype)
 
     def rotate(self, q: Tensor, k: Tensor, shared: Angles) -> tuple[Tensor, Tensor]:
-        return self.turn(q, *shared), self.turn(k, *shared)
+        turn = native.rotate if native.usable("rotation", q, k) else plain
+        return turn(q, *shared, self.interleaved), turn(k, *shared, self.interleaved)
 
-    def turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x, rest = x[..., : self.turned], x[..., self.turned :]
-        if self.interleaved:
-            a, b = x[..., 0::2], x[..., 1::2]
-            turned = torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2).to(x.dtype)
-        else:
-            a, b = x.chunk(2, -1)
-            turned = torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(x.dtype)
-        return torch.cat((turned, rest), -1) if rest.shape[-1] else turned
+
+def plain(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+    """x (B, H, T, D) turned, in PyTorch: what the compiled rotation is tested against."""
+    turned = 2 * cos.shape[-1]
+    x, rest = x[..., :turned], x[..., turned:]
+    if interleaved:
+        a, b = x[..., 0::2], x[..., 1::2]
+        out = torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2)
+    else:
+        a, b = x.chunk(2, -1)
+        out = torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+    return torch.cat((out.to(x.dtype), rest), -1) if rest.shape[-1] else out.to(x.dtype)
