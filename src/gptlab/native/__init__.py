@@ -16,7 +16,7 @@ from pathlib import Path
 from gptlab import files
 
 HERE = Path(__file__).parent
-SOURCES, HEADERS = ("kernels.cpp",), ("common.h",)
+SOURCES, HEADERS = ("kernels.cpp", "decode.cpp"), ("common.h",)
 # No -ffast-math: the order of a sum is what the source says, and a diverged training is found by its NaN.
 FLAGS = [
     "-std=c++17",

@@ -57,14 +57,24 @@ inline V raw(const T* from) {
 }
 
 inline vec load(const float* from) { return raw<vec>(from); }
-inline vec load(const bf16* from) { return (vec)(__builtin_convertvector(raw<hvec>(from), ivec) << 16); }
+inline vec load(const bf16* from) {
+#if defined(__AVX512F__)  // what compilers make of the line below is several times as long
+  return (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)from)), 16);
+#else
+  return (vec)(__builtin_convertvector(raw<hvec>(from), ivec) << 16);
+#endif
+}
 
 inline void store(float* to, vec x) { std::memcpy(to, &x, sizeof x); }
 inline void store(bf16* to, vec x) {
   typedef uint32_t uvec __attribute__((vector_size(W * 4)));
   uvec bits = (uvec)x;
   bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+#if defined(__AVX512F__)
+  hvec half = (hvec)_mm512_cvtepi32_epi16((__m512i)bits);
+#else
   hvec half = __builtin_convertvector(bits, hvec);
+#endif
   std::memcpy(to, &half, sizeof half);
 }
 

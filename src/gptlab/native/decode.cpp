@@ -434,21 +434,23 @@ extern "C" {
 
 int64_t gptlab_lanes() { return W; }
 
-// A number that changes with any of these bytes (in whole multiples of 4).
+// A number that changes with these bytes. Each lane multiplies, adds and turns, so that no bit counts for itself alone.
 uint64_t gptlab_digest(const void* const* parts, const int64_t* sizes, int64_t count) {
-  constexpr int LANES = 32;
-  uint32_t lanes[LANES] = {};
+  constexpr int LANES = 64;
+  uint32_t lanes[LANES] = {}, words[LANES];
+  auto take = [&](const char* from, int64_t size) {
+    std::memcpy(words, from, size);
+    for (int i = 0; i < LANES; ++i) {
+      uint32_t x = lanes[i] * 0x9e3779b1u + words[i];
+      lanes[i] = x << 13 | x >> 19;
+    }
+  };
   for (int64_t part = 0; part < count; ++part) {
     const char* at = static_cast<const char*>(parts[part]);
     int64_t size = sizes[part];
-    for (; size >= LANES * 4; size -= LANES * 4, at += LANES * 4) {
-      uint32_t words[LANES];
-      std::memcpy(words, at, sizeof words);
-      for (int i = 0; i < LANES; ++i) lanes[i] = lanes[i] * 0x9e3779b1u + words[i];
-    }
-    uint32_t rest[LANES] = {};
-    std::memcpy(rest, at, size);
-    for (int i = 0; i < LANES; ++i) lanes[i] = lanes[i] * 0x9e3779b1u + rest[i];
+    for (; size >= int64_t(sizeof words); size -= sizeof words, at += sizeof words) take(at, sizeof words);
+    std::memset(words, 0, sizeof words);
+    take(at, size);
   }
   uint64_t digest = 0;
   for (uint32_t lane : lanes) digest = digest * 0x9e3779b97f4a7c15u + lane;
