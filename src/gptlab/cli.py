@@ -407,6 +407,46 @@ def doctor(argv: list[str]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Measure this machine, in about four minutes: products, training, sampling, start-up, each beside its bound."""
+
+    only: str | None = None  # one part alone: training, sampling or startup
+    quick: bool = False  # a third of the time, and more noise
+    corpus: str | None = None  # the text of the losses; default the tales or Shakespeare if at hand, else the fables
+    seed: int = 0  # of weights, windows and samples
+    out: Path | None = None  # the JSON file to write; default runs/bench-TIME.json
+    json: bool = False  # print that JSON object instead of the table
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
+    lang: Lang = None  # the language of what is said; default the locale's
+
+
+def bench(argv: list[str]) -> int:
+    args = parse("bench", Bench, argv)
+    lang = language(args.lang)
+    out = args.out or Path("runs") / f"bench-{time.strftime('%Y-%m-%d-%H%M%S')}.json"
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder: name the JSON file to write")
+    if args.seed < 0:
+        raise ValueError(f"seed must be 0 or more, not {args.seed}")
+
+    from gptlab import bench
+    from gptlab.doctor import place
+
+    if not place(out.parent)["writable"]:
+        raise ValueError(f"--out {out} cannot be written: choose a file in another folder")
+    plan = bench.plan(quick=args.quick, corpus=args.corpus, seed=args.seed)
+    report = bench.measure(plan, only=args.only, device=args.device, lang=lang)
+    written = json.dumps(report.to_dict(), ensure_ascii=False)
+    files.write_text(out, written + "\n")
+    if args.json:
+        print(written)
+        return 0
+    print(report.told(lang))
+    print("\n" + say("bench_saved", lang, path=out, time=duration(report.seconds, lang)))
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Runs:
     """List the runs in a folder, the one last written to at the end."""
 
@@ -520,6 +560,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "import": import_,
     "export": export,
     "doctor": doctor,
+    "bench": bench,
     "runs": runs,
     "corpora": corpora,
     "models": models,

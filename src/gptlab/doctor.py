@@ -28,7 +28,15 @@ from gptlab.messages import filled, say
 from gptlab.model import native
 from gptlab.model.kernels import Kernel
 from gptlab.model.masks import Mask
-from gptlab.registry import ACTIVATION_KERNELS, KERNELS, LOSS_KERNELS, NORM_KERNELS, ROTATION_KERNELS, Registry
+from gptlab.registry import (
+    ACTIVATION_KERNELS,
+    BLOCK_KERNELS,
+    KERNELS,
+    LOSS_KERNELS,
+    NORM_KERNELS,
+    ROTATION_KERNELS,
+    Registry,
+)
 from gptlab.runtime import Finding, first_line
 from gptlab.text.objectives import IGNORED
 
@@ -142,11 +150,54 @@ def loss_cases() -> list[Case]:
     return [loss(size) for size in (5, 115, 2048)]
 
 
+def block_cases() -> list[Case]:
+    """Each norm, gated and plain activations, grouped heads, with and without biases and rotary positions."""
+
+    def block(heads: int, kv_heads: int, norm: str, activation: str, turned: int, biases: bool) -> Case:
+        C, D, F = 32, 16, 48
+        shape = native.Shape(heads, kv_heads, D, norm, 1e-5, D**-0.5, activation)
+        wide = F * (2 if native.ACTIVATIONS[activation][1] else 1)
+        sizes = (C, C), ((heads + 2 * kv_heads) * D, C), (C, heads * D), (C, C), (wide, C), (C, F)  # gains: (C, C)[0]
+        inputs = [draw(0, 3, 7, C)]
+        for i, (rows, columns) in enumerate(sizes):
+            gain = i in (0, 3)
+            inputs.append(draw(i + 1, rows) * 0.3 + 1 if gain else draw(i + 1, rows, columns) * columns**-0.5)
+            inputs += [draw(i + 9, rows) * 0.3] if biases else []
+        angle = draw(30, 1, 1, 7, turned // 2) if turned else None
+        return Case(f"{norm}, {activation}", tuple(inputs), {"shape": shape, "angle": angle, "biases": biases})
+
+    return [
+        block(2, 2, "layernorm", "gelu", 0, True),
+        block(4, 2, "rmsnorm", "swiglu", 16, False),
+        block(1, 1, "seed-layernorm", "gelu_tanh", 8, True),
+        block(2, 1, "rmsnorm", "relu_squared", 0, False),
+    ]
+
+
+def whole(
+    way: Callable[..., Tensor],
+    x: Tensor,
+    *given: Tensor,
+    shape: native.Shape,
+    angle: Tensor | None,
+    biases: bool,
+) -> Tensor:
+    """In bfloat16, its products alone: everything that goes in is float32."""
+    half = x.dtype == torch.bfloat16
+    x, *rest = (one.float() if half else one for one in (x, *given))
+    parameters = rest if biases else [p for weight in rest for p in (weight, None)]
+    turned = (None, None) if angle is None else (angle.cos().to(x), angle.sin().to(x))
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        out = way(x, shape, *turned, True, *parameters)
+    return out.bfloat16() if half else out
+
+
 CHECKS = {
     "attention": Check(KERNELS, attend, attention_cases),
     "rotation": Check(ROTATION_KERNELS, turn, rotation_cases),
     "norm": Check(NORM_KERNELS, compute, norm_cases),
     "activation": Check(ACTIVATION_KERNELS, compute, activation_cases),
+    "block": Check(BLOCK_KERNELS, whole, block_cases),
     "loss": Check(LOSS_KERNELS, compute, loss_cases),
 }
 

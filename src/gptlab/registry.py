@@ -132,6 +132,13 @@ LOSS_KERNELS = Registry(
         "reference": "gptlab.training.loss:plain",
     },
 )
+BLOCK_KERNELS = Registry(
+    "block kernel",
+    {
+        "compiled": "gptlab.model.native:block",
+        "reference": "gptlab.model.block:plain",
+    },
+)
 TOKENIZERS = Registry(
     "tokenizer",
     {

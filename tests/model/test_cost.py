@@ -6,6 +6,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from gptlab.config import ModelConfig, TrainConfig
+from gptlab.doctor import CHECKS
 from gptlab.model import kernels, native
 from gptlab.model.cache import Cache
 from gptlab.model.cost import activation_bytes, cache_bytes, flops, training_memory
@@ -85,7 +86,7 @@ def test_training_memory_in_bf16() -> None:
 @pytest.mark.parametrize("name", MINIATURES)
 def test_activations(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The estimate is within a sixth of what autograd keeps on the CPU at this size, where nothing is compiled."""
-    monkeypatch.setattr(native, "WRONG", {"attention", "rotation", "norm", "activation", "loss"})
+    monkeypatch.setattr(native, "WRONG", set(CHECKS))
     config = preset(name)
     model = build(config)
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from gptlab.config import SampleConfig
-from gptlab.generate import sampling
+from gptlab.generate import fast, sampling
 from gptlab.model.cache import Cache
 from gptlab.model.layouts import begin, room
 from gptlab.model.transformer import Transformer
@@ -33,7 +33,7 @@ class Reader:
     """
 
     def __init__(self, model: Transformer, given: Tensor, n: int, *, window: str) -> None:
-        self.model, self.window = model, window
+        self.model, self.window, self.vocab_size = model, window, model.vocab_size
         self.cache: Cache | None = None
         self.causal = model.config.category == "causal"
         # The prompt's end is what matters most where it does not fit as a whole.
@@ -60,7 +60,6 @@ class Reader:
         return self.model(new, cache=self.cache)[:, -1]
 
 
-@torch.inference_mode()
 def tokens(
     model: Transformer, prompt: Sequence[int] | np.ndarray, config: SampleConfig, *, n: int, bias: dict[int, float]
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -69,24 +68,38 @@ def tokens(
     The log-probability is the model's own, before anything of `config` bends it. Sample i depends on
     (prompt, config, i) and not on n. prompt: ids that all go on from, or a row of them for each sample.
     """
-    device = model.embedding.device
-    given = torch.as_tensor(np.asarray(prompt, dtype=np.int64), device=device)
-    ids = torch.zeros(n, config.tokens, dtype=torch.long, device=device)
-    uniforms = torch.stack(
-        [torch.from_numpy(np.random.default_rng(key(config.seed, "sample", i)).random(config.tokens)) for i in range(n)]
-    )
-    seen = torch.zeros(n, model.vocab_size, device=device)
-    seen.scatter_add_(1, given.expand(n, -1), torch.ones_like(given.expand(n, -1), dtype=seen.dtype))
+    given = torch.as_tensor(np.asarray(prompt, dtype=np.int64), device=model.embedding.device)
+    draws = [np.random.default_rng(key(config.seed, "sample", i)).random(config.tokens) for i in range(n)]
+    uniforms = torch.from_numpy(np.stack(draws, axis=1))
+    if not fast.supported(model):
+        return stepwise(Reader(model, given, n, window=config.window), given, uniforms, config, bias)
+    reader = fast.Reader(model, given, n, window=config.window)
+    if fast.chooses(config):
+        return fast.write(reader, uniforms, config, bias)
+    return stepwise(reader, given, uniforms, config, bias)
+
+
+@torch.inference_mode()
+def stepwise(
+    reader: Reader | fast.Reader, given: Tensor, uniforms: Tensor, config: SampleConfig, bias: dict[int, float]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """`tokens`, whatever the settings, each chosen from the logits that a reader gives. uniforms (tokens, N)."""
+    steps, n, device = *uniforms.shape, given.device
+    ids = torch.zeros(n, steps, dtype=torch.long, device=device)
+    counted = config.repetition_penalty != 1 or config.frequency_penalty != 0 or config.presence_penalty != 0
+    seen = torch.zeros(n, reader.vocab_size if counted else 0, device=device)
     written = torch.zeros_like(seen)
-    reader = Reader(model, given, n, window=config.window)
     one = torch.ones(n, 1, device=device)
-    for step in range(config.tokens if reader.left is None else min(config.tokens, reader.left)):
+    if counted:
+        seen.scatter_add_(1, given.expand(n, -1), one.expand(n, given.shape[-1]))
+    for step in range(steps if reader.left is None else min(steps, reader.left)):
         logits = reader.read(ids[:, :step]).float()
         bent = sampling.bent(logits, config, bias=bias, seen=seen, written=written)
-        chosen = sampling.choose(bent, uniforms[:, step], greedy=config.temperature == 0)[:, None]
+        chosen = sampling.choose(bent, uniforms[step], greedy=config.temperature == 0)[:, None]
         yield chosen[:, 0], logits.log_softmax(-1).gather(1, chosen)[:, 0]
-        seen.scatter_add_(1, chosen, one)
-        written.scatter_add_(1, chosen, one)
+        if counted:
+            seen.scatter_add_(1, chosen, one)
+            written.scatter_add_(1, chosen, one)
         ids[:, step] = chosen[:, 0]
 
 
@@ -101,21 +114,20 @@ class Sample:
     reason: str = ""  # why it ended: "length" or "stop"; empty while it goes on
 
     def __post_init__(self) -> None:
-        # A character may be spread over several tokens: its bytes wait for the rest.
-        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.bytes = b""  # the beginning of a character that is spread over several tokens
         self.held = ""  # text that may turn out to be the beginning of a stop string
 
     def add(self, token: int, logprob: float, piece: bytes) -> str:
         """Take in a token; return the text that is now certain."""
         self.ids.append(token)
         self.logprobs.append(logprob)
-        return self.release(self.decoder.decode(piece))
+        return self.release(self.decoded(piece))
 
     def finish(self, reason: str = "length") -> str:
         """No more tokens: what was held back is certain now."""
         if self.reason:
             return ""
-        certain = self.release(self.decoder.decode(b"", final=True))
+        certain = self.release(self.decoded(b"", final=True))
         if not self.reason:
             self.reason = reason
             self.text += self.held
@@ -123,7 +135,17 @@ class Sample:
             self.held = ""
         return certain
 
+    def decoded(self, piece: bytes, *, final: bool = False) -> str:
+        """The characters that are whole now; at the end U+FFFD for what is no character."""
+        found = self.bytes + piece
+        text, used = codecs.utf_8_decode(found, "replace", final)
+        self.bytes = found[used:]
+        return text
+
     def release(self, new: str) -> str:
+        if not self.stop:
+            self.text += new
+            return new
         self.held += new
         found = [(at + len(s), at) for s in self.stop if (at := self.held.find(s)) >= 0]
         if found:  # the one that was complete first, however the tokens divide the text

@@ -8,6 +8,7 @@ operation is wrong on this machine. Under autocast norms give bfloat16, which th
 
 import ctypes
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -35,9 +36,11 @@ ARGUMENTS: dict[str, list[Any]] = {
     "attention_forward": [ctypes.c_int, *[WHOLE] * 5, NUMBER, *[ROOM] * 6],
     "attention_backward": [ctypes.c_int, *[WHOLE] * 5, NUMBER, *[ROOM] * 10],
     "rotate": [ctypes.c_int, *[WHOLE] * 5, ctypes.c_int, NUMBER, *[ROOM] * 3, WHOLE, *[ROOM] * 2],
-    "norm_forward": [*[ctypes.c_int] * 4, *[WHOLE] * 2, *[ROOM] * 5, NUMBER, *[ROOM] * 2],
-    "norm_backward": [*[ctypes.c_int] * 3, *[WHOLE] * 2, *[ROOM] * 2, NUMBER, *[ROOM] * 6],
+    "norm_forward": [*[ctypes.c_int] * 3, *[WHOLE] * 2, *[ROOM] * 3, NUMBER, *[ROOM] * 2],
+    "norm_backward": [*[ctypes.c_int] * 3, *[WHOLE] * 2, *[ROOM] * 2, NUMBER, *[ROOM] * 5],
     "activation": [*[ctypes.c_int] * 3, *[WHOLE] * 2, *[ROOM] * 3],
+    "block_forward": [ROOM],
+    "block_backward": [ROOM],
     "entropy_forward": [ctypes.c_int, *[WHOLE] * 2, *[ROOM] * 2, WHOLE, *[ROOM] * 2],
     "entropy_backward": [ctypes.c_int, *[WHOLE] * 2, *[ROOM] * 2, WHOLE, ROOM, NUMBER, ROOM],
 }
@@ -49,12 +52,13 @@ def call(name: str, *values: Any) -> None:
     function = FUNCTIONS.get(name)
     if function is None:
         function = FUNCTIONS[name] = getattr(native.library(), f"gptlab_{name}")
-        function.argtypes, function.restype = ARGUMENTS[name], None  # type: ignore[attr-defined]
+        function.argtypes, function.restype = ARGUMENTS[name], None
     function(*[v.data_ptr() if isinstance(v, Tensor) else v for v in values])
 
 
 def usable(operation: str, *tensors: Tensor) -> bool:
-    """Whether the library computes an operation ("attention", "rotation", "norm", "activation", "loss") on these tensors."""
+    """Whether the library computes an operation ("attention", "rotation", "norm", "activation", "loss",
+    "block") on these tensors."""
     return (
         all(x.device.type == "cpu" and x.dtype in TYPES for x in tensors)
         and native.library() is not None
@@ -146,8 +150,8 @@ class Norm(torch.autograd.Function):
         rows, C = x.numel() // x.shape[-1], x.shape[-1]
         y, kept = torch.empty_like(x, dtype=dtype), torch.empty(rows, 2)
         ctx.kind, ctx.eps, ctx.rows, ctx.biased = NORMS.index(kind), eps, rows, bias is not None
-        types = TYPES[x.dtype], 0, TYPES[dtype], ctx.kind
-        call("norm_forward", *types, rows, C, x, None, None, weight, bias, eps, y, kept)
+        types = TYPES[x.dtype], TYPES[dtype], ctx.kind
+        call("norm_forward", *types, rows, C, x, weight, bias, eps, y, kept)
         ctx.save_for_backward(x, weight, kept)
         return y
 
@@ -160,7 +164,7 @@ class Norm(torch.autograd.Function):
         dweight = torch.empty(C) if weight is not None else None
         dbias = torch.empty(C) if ctx.biased else None
         types = TYPES[x.dtype], TYPES[dy.dtype], ctx.kind
-        call("norm_backward", *types, ctx.rows, C, x, weight, ctx.eps, kept, dy, None, dx, dweight, dbias)
+        call("norm_backward", *types, ctx.rows, C, x, weight, ctx.eps, kept, dy, dx, dweight, dbias)
         return dx, dweight, dbias, None, None, None
 
 
@@ -224,4 +228,112 @@ class CrossEntropy(torch.autograd.Function):
 
 def cross_entropy(logits: Tensor, targets: Tensor, ignored: int) -> Tensor:
     out: Tensor = CrossEntropy.apply(logits, targets.contiguous(), ignored)
+    return out
+
+
+# A whole block. The order of its parameters, as in native/block.cpp.
+
+PARAMETERS = (
+    *("norm1", "norm1_bias", "qkv", "qkv_bias", "out", "out_bias"),
+    *("norm2", "norm2_bias", "up", "up_bias", "down", "down_bias"),
+)
+LANE = 16  # widths are multiples of the widest vector
+KEPT = ("statistics", "qkv", "lse", "z", "middle", "hidden")
+
+
+class Sizes(ctypes.Structure):
+    """struct gptlab_block"""
+
+    _fields_ = (
+        *((name, WHOLE) for name in ("B", "T", "C", "H", "K", "D", "F", "kind", "activation", "gated", "half")),
+        *((name, WHOLE) for name in ("turned", "neighbours", "each")),
+        *((name, NUMBER) for name in ("eps", "scale")),
+        *((name, ROOM) for name in ("cos", "sin")),
+        ("parameters", ROOM * len(PARAMETERS)),
+        *((name, ROOM) for name in ("x", *KEPT, "y", "dy", "dx", "gradients")),
+    )
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a block is, beside its numbers."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    norm: str
+    eps: float
+    scale: float
+    activation: str
+
+
+class Block(torch.autograd.Function):
+    """x + attention(norm(x)), then x + mlp(norm(x)): (B, T, C) -> (B, T, C).
+
+    cos, sin: of rotary positions, as for `Rotation`, or None; parameters: PARAMETERS, None for what is not there. Under
+    autocast its products are of bfloat16, where the processor has an instruction for that.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        shape: Shape,
+        cos: Tensor | None,
+        sin: Tensor | None,
+        neighbours: bool,
+        *parameters: Tensor | None,
+    ) -> Tensor:
+        x = x.contiguous()
+        (B, T, C), s = x.shape, shape
+        which, gated = ACTIVATIONS[s.activation]
+        F, rows = parameters[10].shape[1], B * T  # type: ignore[union-attr]
+        kept = (
+            torch.empty(rows, 4),
+            torch.empty(rows, (s.heads + 2 * s.kv_heads) * s.head_dim),
+            torch.empty(B, s.heads, T),
+            torch.empty(rows, s.heads * s.head_dim),
+            torch.empty(rows, C),
+            torch.empty(rows, F * (2 if gated else 1)),
+        )
+        half = torch.is_autocast_enabled("cpu")
+        turned = 0 if cos is None else 2 * cos.shape[-1]
+        each = 0 if cos is None or len(cos) == 1 else T * turned // 2
+        sizes = Sizes(
+            *(B, T, C, s.heads, s.kv_heads, s.head_dim, F, NORMS.index(s.norm), which, gated, half),
+            *(turned, neighbours, each, s.eps, s.scale, address(cos), address(sin)),
+            (ROOM * len(PARAMETERS))(*map(address, parameters)),
+            *map(address, (x, *kept)),
+        )
+        y = torch.empty_like(x)
+        sizes.y = y.data_ptr()
+        call("block_forward", ctypes.byref(sizes))
+        ctx.sizes = sizes
+        ctx.save_for_backward(x, cos, sin, *kept, *parameters)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, _, _, *rest = ctx.saved_tensors
+        parameters = rest[len(KEPT) :]
+        sizes, dy, dx = ctx.sizes, dy.contiguous(), torch.empty_like(x)
+        C, S, wide = sizes.C, (sizes.H + 2 * sizes.K) * sizes.D, sizes.F * (2 if sizes.gated else 1)
+        counts = (C, C, S * C, S, C * sizes.H * sizes.D, C, C, C, wide * C, wide, C * sizes.F, C)
+        gradients = torch.empty(sum(counts))
+        sizes.dy, sizes.dx, sizes.gradients = dy.data_ptr(), dx.data_ptr(), gradients.data_ptr()
+        call("block_backward", ctypes.byref(sizes))
+        found = zip(parameters, gradients.split(counts), strict=True)
+        return dx, None, None, None, None, *(None if p is None else g.view(p.shape) for p, g in found)
+
+
+def address(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def block(
+    x: Tensor, shape: Shape, cos: Tensor | None, sin: Tensor | None, neighbours: bool, *parameters: Tensor | None
+) -> Tensor:
+    """Every width a multiple of LANE, everything in float32 and contiguous."""
+    out: Tensor = Block.apply(x, shape, cos, sin, neighbours, *parameters)
     return out

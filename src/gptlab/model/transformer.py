@@ -229,6 +229,8 @@ def build(
     """
     with torch.device("meta"):  # without the draws that torch's own layers begin with, and that nobody needs
         model = Transformer(config, dropout=dropout, kernel=kernel)
-    model.to_empty(device="cpu")
+    for module in model.modules():  # not by to_empty, which would import sympy for it
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype)))
     initialise(model, config, seed=seed, scheme=init)
     return model.eval()

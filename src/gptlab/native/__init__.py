@@ -10,25 +10,25 @@ import os
 import platform
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from gptlab import files
 
 HERE = Path(__file__).parent
-SOURCES, HEADERS = ("kernels.cpp", "decode.cpp"), ("common.h",)
+SOURCES, HEADERS = ("kernels.cpp", "block.cpp", "decode.cpp"), ("common.h", "parts.h")
 # No -ffast-math: the order of a sum is what the source says, and a diverged training is found by its NaN.
 FLAGS = [
     "-std=c++17",
     "-O3",
     "-march=native",
     "-fPIC",
-    "-shared",
     "-fopenmp",
     "-fno-math-errno",
     "-fno-trapping-math",
     "-ffp-contract=fast",
-    "-Wall",
 ]
 COMPILERS = ("c++", "g++", "clang++")
 PATIENCE = 300.0  # seconds for the compiler
@@ -67,10 +67,16 @@ def trouble() -> str:
 
 
 def build(compiler: str, path: Path) -> None:
-    """Compile the sources into a shared library, whole or not at all; raises what subprocess.run raises."""
-    with files.write_whole(path) as temporary:
-        command = [compiler, *FLAGS, *(str(HERE / source) for source in SOURCES), "-o", str(temporary)]
+    """Compile the sources side by side into a library, whole or not at all; raises what subprocess.run raises."""
+
+    def run(*arguments: str) -> None:
+        command = [compiler, *FLAGS, *arguments]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE)
+
+    with files.write_whole(path) as temporary, TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
+        objects = [f"{folder}/{source}.o" for source in SOURCES]
+        list(pool.map(lambda source, to: run("-c", str(HERE / source), "-o", to), SOURCES, objects))
+        run("-shared", *objects, "-o", str(temporary))
 
 
 def fingerprint(compiler: str) -> str:

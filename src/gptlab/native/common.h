@@ -169,45 +169,67 @@ struct Floats {
   float* data;
 };
 
+// What `product` multiplies: floats, or pairs of bfloat16 that follow each other in the inner direction, which some
+// processors multiply and add to a float in one instruction.
+struct Singles {
+  typedef float number;
+  static vec pick(const float* b) { return load(b); }
+  static vec same(float a) { return splat(a); }
+  static vec add(vec total, vec a, vec b) { return total + a * b; }
+};
+
+#if defined(__AVX512BF16__)
+constexpr bool PAIRS = true;
+struct Pairs {
+  typedef uint32_t number;  // the first of the pair in the lower half
+  static __m512bh pick(const uint32_t* b) { return (__m512bh)_mm512_loadu_si512(b); }
+  static __m512bh same(uint32_t a) { return (__m512bh)_mm512_set1_epi32(a); }
+  static vec add(vec total, __m512bh a, __m512bh b) { return (vec)_mm512_dpbf16_ps((__m512)total, a, b); }
+};
+#else
+constexpr bool PAIRS = false;
+typedef Singles Pairs;
+#endif
+
 // One block of a product, held in registers: R rows and V vectors of C.
-template <int R, int V, bool ADD>
-inline void block(int inner, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row, float* c,
-                  int64_t c_row) {
+template <class M, int R, int V, bool ADD>
+inline void block(int inner, const typename M::number* a, int64_t a_row, int64_t a_col, const typename M::number* b,
+                  int64_t b_row, float* c, int64_t c_row) {
   vec total[R][V];
   for (int i = 0; i < R; ++i)
     for (int j = 0; j < V; ++j) total[i][j] = ADD ? load(c + i * c_row + j * W) : vec{};
   for (int k = 0; k < inner; ++k) {
-    vec column[V];
-    for (int j = 0; j < V; ++j) column[j] = load(b + k * b_row + j * W);
+    decltype(M::pick(b)) column[V];
+    for (int j = 0; j < V; ++j) column[j] = M::pick(b + k * b_row + j * W);
     for (int i = 0; i < R; ++i) {
-      vec x = splat(a[i * a_row + k * a_col]);
-      for (int j = 0; j < V; ++j) total[i][j] += x * column[j];
+      auto x = M::same(a[i * a_row + k * a_col]);
+      for (int j = 0; j < V; ++j) total[i][j] = M::add(total[i][j], x, column[j]);
     }
   }
   for (int i = 0; i < R; ++i)
     for (int j = 0; j < V; ++j) store(c + i * c_row + j * W, total[i][j]);
 }
 
-template <int V, bool ADD>
-inline void rows_of(int rows, int inner, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row,
-                    float* c, int64_t c_row) {
+template <class M, int V, bool ADD, class N>
+inline void rows_of(int rows, int inner, const N* a, int64_t a_row, int64_t a_col, const N* b, int64_t b_row, float* c,
+                    int64_t c_row) {
   int i = 0;
   for (; i + ROWS <= rows; i += ROWS)
-    block<ROWS, V, ADD>(inner, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row);
+    block<M, ROWS, V, ADD>(inner, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row);
   for (; i + 2 <= rows; i += 2)
-    block<2, V, ADD>(inner, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row);
-  if (i < rows) block<1, V, ADD>(inner, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row);
+    block<M, 2, V, ADD>(inner, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row);
+  if (i < rows) block<M, 1, V, ADD>(inner, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row);
 }
 
 // C = A B, or C += A B: A (rows, inner) at any strides (so also transposed), B (inner, columns) and C (rows, columns)
-// with rows of contiguous floats. `columns` must be a multiple of W.
-template <bool ADD = false>
-inline void product(int rows, int columns, int inner, const float* a, int64_t a_row, int64_t a_col, const float* b,
-                    int64_t b_row, float* c, int64_t c_row) {
+// with contiguous rows. `columns` must be a multiple of W; of Pairs, `inner` counts pairs.
+template <bool ADD = false, class M = Singles>
+inline void product(int rows, int columns, int inner, const typename M::number* a, int64_t a_row, int64_t a_col,
+                    const typename M::number* b, int64_t b_row, float* c, int64_t c_row) {
   int j = 0;
   for (; j + COLUMNS * W <= columns; j += COLUMNS * W)
-    rows_of<COLUMNS, ADD>(rows, inner, a, a_row, a_col, b + j, b_row, c + j, c_row);
+    rows_of<M, COLUMNS, ADD>(rows, inner, a, a_row, a_col, b + j, b_row, c + j, c_row);
   for (; j + 2 * W <= columns; j += 2 * W)
-    rows_of<2, ADD>(rows, inner, a, a_row, a_col, b + j, b_row, c + j, c_row);
-  if (j < columns) rows_of<1, ADD>(rows, inner, a, a_row, a_col, b + j, b_row, c + j, c_row);
+    rows_of<M, 2, ADD>(rows, inner, a, a_row, a_col, b + j, b_row, c + j, c_row);
+  if (j < columns) rows_of<M, 1, ADD>(rows, inner, a, a_row, a_col, b + j, b_row, c + j, c_row);
 }

@@ -1,10 +1,12 @@
 // Decoding: N texts side by side, tokens in, scores of the next token out, keys and values kept in between.
 //
-// A matrix lies in panels of 64 columns, each of them (inner, 64), so that a vector times a matrix reads memory from its
-// beginning to its end. Every sum runs over its terms in their order, whatever the number of rows, texts and threads:
-// what is computed of a text depends on that text alone, to the last bit.
+// A matrix lies in panels of 4 W columns, each of them (inner, 4 W), so that a vector times a matrix reads memory in
+// order. Every sum runs over its terms in the same order, whatever the number of rows, texts and threads: what is
+// computed of a text depends on that text alone, to the last bit.
 #include <omp.h>
 
+#include <atomic>
+#include <thread>
 #include <vector>
 
 #include "common.h"
@@ -94,16 +96,28 @@ inline vec activated(int64_t activation, vec x) {
 
 // Threads
 
+// Where the threads of a team wait for one another. OpenMP's own barrier soon lets a thread sleep, and where other
+// programs want the processor, it takes longer to wake up than a layer takes to compute.
+struct Gate {
+  std::atomic<int> arrived{0}, round{0};
+};
+
 // The threads that compute something together: each takes its share, and waits for the others.
 struct Team {
   int rank, size;
+  Gate* gate;
 
   int64_t from(int64_t n) const { return n * rank / size; }
   int64_t to(int64_t n) const { return n * (rank + 1) / size; }
   void wait() const {
-    if (size > 1) {
-#pragma omp barrier
+    if (size == 1) return;
+    const int round = gate->round;
+    if (++gate->arrived == size) {
+      gate->arrived = 0;
+      gate->round = round + 1;
     }
+    for (int tries = 0; gate->round == round; ++tries)
+      if (tries > 5000) std::this_thread::yield();
   }
 };
 
@@ -495,16 +509,17 @@ int64_t gptlab_decoder_read(void* decoder, int64_t start, const int64_t* ids, in
   // A small piece of work is done sooner than a second thread begins. The weights of a small model lie in every core's
   // own cache: then each thread has its own texts, and need not wait for others.
   if (threads == 1 || m.parameters * given * tokens < 4'000'000) {
-    texts(0, d.texts, {0, 1}, *d.rooms[0], *d.rooms[0]);
+    texts(0, d.texts, {0, 1, nullptr}, *d.rooms[0], *d.rooms[0]);
     return 0;
   }
   const bool apart = given >= threads && m.parameters <= 1'000'000;
+  Gate gate;
 #pragma omp parallel num_threads(int(threads))
   {
-    Team team{omp_get_thread_num(), omp_get_num_threads()};
+    Team team{omp_get_thread_num(), omp_get_num_threads(), &gate};
     Room& own = *d.rooms[team.rank];
     if (apart)
-      texts(team.from(given), team.to(given), {0, 1}, own, own);
+      texts(team.from(given), team.to(given), {0, 1, nullptr}, own, own);
     else
       texts(0, d.texts, team, *d.rooms[0], own);
   }

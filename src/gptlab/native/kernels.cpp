@@ -1,4 +1,4 @@
-// The training kernels: attention, norms, activations and cross-entropy, forward and backward.
+// Kernels of one operation each: attention, rotary positions, norms, activations and cross-entropy, forward and backward.
 //
 // Each computes what a few lines of PyTorch compute (their names stand beside), in one pass over memory and without
 // intermediate tensors. Numbers come as float (type 0) or bfloat16 (type 1). The rows of a tensor are shared out among
@@ -8,142 +8,55 @@
 
 #include <vector>
 
-#include "common.h"
+#include "parts.h"
 
 namespace {
 
-// Attention: kernels.reference with a causal mask, without bias and dropout
+// Attention
 
-struct Heads {  // (B, heads, T, D) at any strides but the last, which is 1
+struct Strides {  // of (B, heads, T, D); the last is 1
   int64_t batch, head, row;
 };
-
-template <class T>
-void read_rows(const T* from, int64_t stride, int rows, int width, float scale, float* to) {  // (rows, padded width)
-  for (int t = 0; t < rows; ++t)  // all at once: the rows lie far apart
-    for (int d = 0; d < width; d += 64 / sizeof(T)) __builtin_prefetch(from + t * stride + d);
-  for (int t = 0; t < rows; ++t, from += stride, to += padded(width))
-    for (int d = 0; d < width; d += W) store(to + d, load(from + d, width - d) * scale);
-}
-
-template <class T>
-void write_rows(const float* from, int rows, int width, T* to, int64_t stride) {
-  for (int t = 0; t < rows; ++t, to += stride, from += padded(width))
-    for (int d = 0; d < width; d += W) store(to + d, load(from + d), width - d);
-}
-
-void transpose(const float* from, int rows, int width, float* to) {  // (rows, padded width) -> (width, padded rows)
-  const int from_row = padded(width), to_row = padded(rows);
-  for (int t = 0; t < rows; t += W) {
-    for (int d = 0; d < width; ++d) {
-      vec column{};
-      if (t + W <= rows)
-        for (int i = 0; i < W; ++i) column[i] = from[(t + i) * from_row + d];
-      else
-        for (int i = 0; i < rows - t; ++i) column[i] = from[(t + i) * from_row + d];
-      store(to + d * to_row + t, column);
-    }
-  }
-}
-
-constexpr int TOGETHER = 24;  // queries whose scores are held at once
 
 struct Shape {
   int64_t B, H, K, T, D;
   float scale;
 };
 
+// The heads of text b from the one of number h on
 template <class N>
-void attention_forward(const Shape& s, const N* q, const N* k, const N* v, N* out, float* lse, const Heads* at) {
-  const int T = s.T, D = s.D, Tp = padded(T), Dp = padded(D), group = s.H / s.K;
+Heads<N> heads(N* data, const Strides& s, int64_t b, int64_t h) {
+  return {data + b * s.batch + h * s.head, s.head, s.row};
+}
+
+template <class N>
+void attention_forward(const Shape& s, const N* q, const N* k, const N* v, N* out, float* lse, const Strides* at) {
+  const int64_t group = s.H / s.K;
 #pragma omp parallel
   {
-    Floats key(T * Dp), turned(D * Tp), value(T * Dp), query(TOGETHER * Dp), score(TOGETHER * Tp), sum_of(TOGETHER * Dp);
+    Attention attention(s.T, s.D, s.scale);
 #pragma omp for
     for (int64_t bk = 0; bk < s.B * s.K; ++bk) {
-      const int64_t b = bk / s.K, g = bk % s.K;
-      read_rows(k + b * at[1].batch + g * at[1].head, at[1].row, T, D, s.scale, key);
-      transpose(key, T, D, turned);
-      read_rows(v + b * at[2].batch + g * at[2].head, at[2].row, T, D, 1, value);
-      for (int64_t h = g * group; h < (g + 1) * group; ++h) {
-        for (int first = 0; first < T; first += TOGETHER) {
-          const int rows = std::min(TOGETHER, T - first), seen = first + rows, wide = padded(seen);
-          read_rows(q + b * at[0].batch + h * at[0].head + first * at[0].row, at[0].row, rows, D, 1, query);
-          product(rows, wide, D, query, Dp, 1, turned, Tp, score, Tp);
-          for (int t = 0; t < rows; ++t) {
-            float* row = score + t * Tp;
-            const int own = first + t + 1;  // a query sees so many keys
-            vec most = splat(-INFINITY);
-            for (int j = 0; j < own; j += W) most = larger(load(row + j, own - j, -INFINITY), most);
-            const float top = largest(most);
-            vec total{};
-            for (int j = 0; j < wide; j += W) {
-              vec p = below(exponential(load(row + j) - top), j, own);
-              store(row + j, p);
-              total += p;
-            }
-            const float weight = sum(total);
-            lse[(b * s.H + h) * T + first + t] = top + std::log(weight);
-            const float inverse = 1 / weight;
-            for (int j = 0; j < wide; j += W) store(row + j, load(row + j) * inverse);
-          }
-          product(rows, Dp, seen, score, Tp, 1, value, Dp, sum_of, Dp);
-          write_rows<N>(sum_of, rows, D, out + b * at[3].batch + h * at[3].head + first * at[3].row, at[3].row);
-        }
-      }
+      const int64_t b = bk / s.K, g = bk % s.K, h = g * group;
+      attention.forward<N>(group, heads(q, at[0], b, h), heads(k, at[1], b, g), heads(v, at[2], b, g),
+                           heads(out, at[3], b, h), lse + (b * s.H + h) * s.T);
     }
   }
 }
 
-// With P the pattern, S the scores, O the output: dV = P^T dO, dP = dO V^T, dS = P (dP - rowsum(dO O)),
-// dQ = scale dS K, dK = scale dS^T Q. P is computed anew from the logarithms of its sums, `lse`.
 template <class N>
 void attention_backward(const Shape& s, const N* q, const N* k, const N* v, const N* out, const N* dout,
-                        const float* lse, N* dq, N* dk, N* dv, const Heads* at) {
-  const int T = s.T, D = s.D, Tp = padded(T), Dp = padded(D), group = s.H / s.K;
+                        const float* lse, N* dq, N* dk, N* dv, const Strides* at) {
+  const int64_t group = s.H / s.K;
 #pragma omp parallel
   {
-    Floats key(T * Dp), key_turned(D * Tp), value(T * Dp), value_turned(D * Tp), dkey(T * Dp), dvalue(T * Dp);
-    Floats query(TOGETHER * Dp), dsum(TOGETHER * Dp), dquery(TOGETHER * Dp), pattern(TOGETHER * Tp), dscore(TOGETHER * Tp);
+    Attention attention(s.T, s.D, s.scale);
 #pragma omp for
     for (int64_t bk = 0; bk < s.B * s.K; ++bk) {
-      const int64_t b = bk / s.K, g = bk % s.K;
-      read_rows(k + b * at[1].batch + g * at[1].head, at[1].row, T, D, s.scale, key);
-      transpose(key, T, D, key_turned);
-      read_rows(v + b * at[2].batch + g * at[2].head, at[2].row, T, D, 1, value);
-      transpose(value, T, D, value_turned);
-      std::fill_n(dkey.data, T * Dp, 0.0f);
-      std::fill_n(dvalue.data, T * Dp, 0.0f);
-      for (int64_t h = g * group; h < (g + 1) * group; ++h) {
-        for (int first = 0; first < T; first += TOGETHER) {
-          const int rows = std::min(TOGETHER, T - first), seen = first + rows, wide = padded(seen);
-          const N* outs = out + b * at[3].batch + h * at[3].head + first * at[3].row;
-          read_rows(q + b * at[0].batch + h * at[0].head + first * at[0].row, at[0].row, rows, D, 1, query);
-          read_rows(dout + b * at[4].batch + h * at[4].head + first * at[4].row, at[4].row, rows, D, 1, dsum);
-          product(rows, wide, D, query, Dp, 1, key_turned, Tp, pattern, Tp);
-          product(rows, wide, D, dsum, Dp, 1, value_turned, Tp, dscore, Tp);
-          for (int t = 0; t < rows; ++t) {
-            float *p = pattern + t * Tp, *ds = dscore + t * Tp;
-            const float log_sum = lse[(b * s.H + h) * T + first + t];
-            vec both{};
-            for (int d = 0; d < D; d += W) both += load(outs + t * at[3].row + d, D - d) * load(dsum + t * Dp + d);
-            const float common = sum(both);
-            const int own = first + t + 1;
-            for (int j = 0; j < wide; j += W) {
-              vec x = below(exponential(load(p + j) - log_sum), j, own);
-              store(p + j, x);
-              store(ds + j, x * (load(ds + j) - common));
-            }
-          }
-          product<true>(seen, Dp, rows, pattern, 1, Tp, dsum, Dp, dvalue, Dp);
-          product<true>(seen, Dp, rows, dscore, 1, Tp, query, Dp, dkey, Dp);
-          product(rows, Dp, seen, dscore, Tp, 1, key, Dp, dquery, Dp);  // the scale is in the keys
-          write_rows<N>(dquery, rows, D, dq + b * at[5].batch + h * at[5].head + first * at[5].row, at[5].row);
-        }
-      }
-      for (int i = 0; i < T * Dp; i += W) store(dkey + i, load(dkey + i) * s.scale);
-      write_rows<N>(dkey, T, D, dk + b * at[6].batch + g * at[6].head, at[6].row);
-      write_rows<N>(dvalue, T, D, dv + b * at[7].batch + g * at[7].head, at[7].row);
+      const int64_t b = bk / s.K, g = bk % s.K, h = g * group;
+      attention.backward<N>(group, heads(q, at[0], b, h), heads(k, at[1], b, g), heads(v, at[2], b, g),
+                            heads(out, at[3], b, h), heads(dout, at[4], b, h), lse + (b * s.H + h) * s.T,
+                            heads(dq, at[5], b, h), heads(dk, at[6], b, g), heads(dv, at[7], b, g));
     }
   }
 }
@@ -155,7 +68,7 @@ void attention_backward(const Shape& s, const N* q, const N* k, const N* v, cons
 // numbers are gathered on one side, so that vectors turn many at once.
 template <class N>
 void rotate(int64_t B, int64_t H, int64_t T, int64_t D, int64_t turned, bool neighbours, float sign, const N* x,
-            const Heads& at, const float* cos, const float* sin, int64_t each, N* to, const Heads& out) {
+            const Strides& at, const float* cos, const float* sin, int64_t each, N* to, const Strides& out) {
   const int half = turned / 2;
 #pragma omp parallel
   {
@@ -188,86 +101,30 @@ void rotate(int64_t B, int64_t H, int64_t T, int64_t D, int64_t turned, bool nei
   }
 }
 
-// Norms: norms.LayerNorm, RMSNorm and SeedLayerNorm, of x or of x + more
+// Norms
 
-enum Kind { LAYER, RMS, SEED };
-
-// y = (x - centre) inverse * weight + bias, centre and inverse kept for each row: (rows, 2)
-template <class X, class Y, class R>
-void norm_forward(Kind kind, int64_t rows, int C, const X* x, const R* more, X* together, const float* weight,
-                  const float* bias, float eps, Y* y, float* kept) {
+template <class X, class Y>
+void norm_forward(Kind kind, int64_t rows, int C, const void* x, const float* weight, const float* bias, float eps,
+                  void* y, float* kept) {
 #pragma omp parallel for
-  for (int64_t row = 0; row < rows; ++row) {
-    const X* from = x + row * C;
-    if (more) {
-      for (int j = 0; j < C; j += W)
-        store(together + row * C + j, load(from + j, C - j) + load(more + row * C + j, C - j), C - j);
-      from = together + row * C;
-    }
-    float centre = 0;
-    if (kind != RMS) {
-      vec total{};
-      for (int j = 0; j < C; j += W) total += load(from + j, C - j);
-      centre = sum(total) / C;
-    }
-    vec squares{};
-    for (int j = 0; j < C; j += W) {
-      vec off = load(from + j, C - j, centre) - centre;
-      squares += off * off;
-    }
-    const float total = sum(squares);
-    const float inverse =
-        kind == SEED ? 1 / (std::sqrt(total / (C - 1)) + eps) : 1 / std::sqrt(total / C + eps);
-    for (int j = 0; j < C; j += W) {
-      vec out = (load(from + j, C - j) - centre) * inverse;
-      if (weight) out *= load(weight + j, C - j);
-      if (bias) out += load(bias + j, C - j);
-      store(y + row * C + j, out, C - j);
-    }
-    kept[2 * row] = centre;
-    kept[2 * row + 1] = inverse;
-  }
+  for (int64_t row = 0; row < rows; ++row)
+    norm_row(kind, C, (const X*)x + row * C, weight, bias, eps, (Y*)y + row * C, kept + 2 * row);
 }
 
-// With n = (x - centre) inverse and g = dy weight: dx = inverse (g - A - n B). LayerNorm: A = mean(g), B = mean(g n);
-// RMSNorm: A = 0, B the same; SeedLayerNorm: A = mean(g), B = sum(g n) / ((C - 1) std inverse).
 template <class X, class Y>
-void norm_backward(Kind kind, int64_t rows, int C, const X* x, const float* weight, float eps, const float* kept,
-                   const Y* dy, const X* dmore, X* dx, float* dweight, float* dbias) {
+void norm_backward(Kind kind, int64_t rows, int C, const void* x, const float* weight, float eps, const float* kept,
+                   const void* dy, void* dx, float* dweight, float* dbias) {
   const int Cp = padded(C);
   std::vector<std::unique_ptr<Floats>> sums(omp_get_max_threads());
 #pragma omp parallel
   {
     auto& own = sums[omp_get_thread_num()];
     own = std::make_unique<Floats>(2 * Cp);
-    float *dw = *own, *db = dw + Cp;
-    std::fill_n(dw, 2 * Cp, 0.0f);
+    std::fill_n(own->data, 2 * Cp, 0.0f);
 #pragma omp for schedule(static)
-    for (int64_t row = 0; row < rows; ++row) {
-      const float centre = kept[2 * row], inverse = kept[2 * row + 1];
-      vec total{}, along{};
-      for (int j = 0; j < C; j += W) {
-        vec n = (load(x + row * C + j, C - j, centre) - centre) * inverse, g = load(dy + row * C + j, C - j);
-        store(dw + j, load(dw + j) + g * n);
-        store(db + j, load(db + j) + g);
-        if (weight) g *= load(weight + j, C - j);
-        total += g;
-        along += g * n;
-      }
-      const float mean = kind == RMS ? 0 : sum(total) / C;
-      float share = sum(along) / C;
-      if (kind == SEED) {
-        const float std = 1 / inverse - eps;
-        share = std > 0 ? sum(along) / ((C - 1) * std * inverse) : 0;
-      }
-      for (int j = 0; j < C; j += W) {
-        vec n = (load(x + row * C + j, C - j, centre) - centre) * inverse, g = load(dy + row * C + j, C - j);
-        if (weight) g *= load(weight + j, C - j);
-        vec out = (g - mean - n * share) * inverse;
-        if (dmore) out += load(dmore + row * C + j, C - j);
-        store(dx + row * C + j, out, C - j);
-      }
-    }
+    for (int64_t row = 0; row < rows; ++row)
+      norm_row_back<X, Y>(kind, C, (const X*)x + row * C, weight, eps, kept + 2 * row, (const Y*)dy + row * C, nullptr,
+                          (X*)dx + row * C, own->data, own->data + Cp);
   }
   for (float* to : {dweight, dbias}) {
     if (!to) continue;
@@ -278,37 +135,7 @@ void norm_backward(Kind kind, int64_t rows, int C, const X* x, const float* weig
   }
 }
 
-// Activations: those of model/mlps.py, by their place in kernels.ACTIVATIONS
-
-enum Activation { RELU_SQUARED, GELU, GELU_TANH, SILU };
-
-inline vec sigmoid(vec x) { return 1 / (1 + exponential(-x)); }
-
-// f(x), and its derivative where it is asked for
-template <Activation A, bool SLOPE>
-inline vec activated(vec x, vec* slope) {
-  if constexpr (A == RELU_SQUARED) {
-    vec positive = x < 0 ? vec{} : x;  // NaN stays
-    if (SLOPE) *slope = 2 * positive;
-    return positive * positive;
-  } else if constexpr (A == GELU) {
-    // Phi(x) = (1 + erf(x / sqrt 2)) / 2 to 1e-7: Abramowitz and Stegun 1964, 7.1.26
-    vec size = larger(x, -x) * 0.70710678f, t = 1 / (1 + 0.3275911f * size), bell = exponential(-size * size);
-    vec tail = ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t + 0.254829592f) * t;
-    tail *= 0.5f * bell;
-    vec below = x < 0 ? tail : 1 - tail;
-    if (SLOPE) *slope = below + x * bell * 0.39894228f;
-    return x * below;
-  } else if constexpr (A == GELU_TANH) {  // (1 + tanh u) / 2 = sigmoid(2 u)
-    vec square = x * x, s = sigmoid(1.59576912f * x * (1 + 0.044715f * square));
-    if (SLOPE) *slope = s + x * s * (1 - s) * 1.59576912f * (1 + 0.134145f * square);
-    return x * s;
-  } else {
-    vec s = sigmoid(x);
-    if (SLOPE) *slope = s + x * s * (1 - s);
-    return x * s;
-  }
-}
+// Activations
 
 template <Activation A, class N>
 void activation_forward(bool gated, int64_t rows, int F, const N* x, N* y) {
@@ -382,23 +209,6 @@ void entropy_backward(int64_t rows, int V, const N* logits, const int64_t* targe
   }
 }
 
-template <class X, class R>
-void norm_in(int y_type, Kind kind, int64_t rows, int C, const void* x, const void* more, void* together,
-             const float* weight, const float* bias, float eps, void* y, float* kept) {
-  if (y_type)
-    norm_forward<X, bf16, R>(kind, rows, C, (const X*)x, (const R*)more, (X*)together, weight, bias, eps, (bf16*)y, kept);
-  else
-    norm_forward<X, float, R>(kind, rows, C, (const X*)x, (const R*)more, (X*)together, weight, bias, eps, (float*)y,
-                              kept);
-}
-
-template <class X, class Y>
-void norm_out(Kind kind, int64_t rows, int C, const void* x, const float* weight, float eps, const float* kept,
-              const void* dy, const void* dmore, void* dx, float* dweight, float* dbias) {
-  norm_backward<X, Y>(kind, rows, C, (const X*)x, weight, eps, kept, (const Y*)dy, (const X*)dmore, (X*)dx, dweight,
-                      dbias);
-}
-
 }  // namespace
 
 extern "C" {
@@ -408,7 +218,7 @@ void gptlab_attention_forward(int type, int64_t B, int64_t H, int64_t K, int64_t
                               const void* q, const void* k, const void* v, void* out, float* lse,
                               const int64_t* strides) {
   const Shape s{B, H, K, T, D, scale};
-  const Heads* at = reinterpret_cast<const Heads*>(strides);
+  const Strides* at = reinterpret_cast<const Strides*>(strides);
   if (type)
     attention_forward(s, (const bf16*)q, (const bf16*)k, (const bf16*)v, (bf16*)out, lse, at);
   else
@@ -420,7 +230,7 @@ void gptlab_attention_backward(int type, int64_t B, int64_t H, int64_t K, int64_
                                const void* q, const void* k, const void* v, const void* out, const void* dout,
                                const float* lse, void* dq, void* dk, void* dv, const int64_t* strides) {
   const Shape s{B, H, K, T, D, scale};
-  const Heads* at = reinterpret_cast<const Heads*>(strides);
+  const Strides* at = reinterpret_cast<const Strides*>(strides);
   if (type)
     attention_backward(s, (const bf16*)q, (const bf16*)k, (const bf16*)v, (const bf16*)out, (const bf16*)dout, lse,
                        (bf16*)dq, (bf16*)dk, (bf16*)dv, at);
@@ -432,29 +242,27 @@ void gptlab_attention_backward(int type, int64_t B, int64_t H, int64_t K, int64_
 // strides: three for x, three for `to`; each: numbers between two texts' cosines, 0 where all share them
 void gptlab_rotate(int type, int64_t B, int64_t H, int64_t T, int64_t D, int64_t turned, int neighbours, float sign,
                    const void* x, const float* cos, const float* sin, int64_t each, void* to, const int64_t* strides) {
-  const Heads* at = reinterpret_cast<const Heads*>(strides);
+  const Strides* at = reinterpret_cast<const Strides*>(strides);
   if (type)
     rotate(B, H, T, D, turned, neighbours, sign, (const bf16*)x, at[0], cos, sin, each, (bf16*)to, at[1]);
   else
     rotate(B, H, T, D, turned, neighbours, sign, (const float*)x, at[0], cos, sin, each, (float*)to, at[1]);
 }
 
-// more, together: nullptr for a norm of x alone; else x + more is normed, and written to `together`
-void gptlab_norm_forward(int x_type, int more_type, int y_type, int kind, int64_t rows, int64_t C, const void* x,
-                         const void* more, void* together, const float* weight, const float* bias, float eps, void* y,
-                         float* kept) {
-  auto of = x_type ? (more_type ? norm_in<bf16, bf16> : norm_in<bf16, float>)
-                   : (more_type ? norm_in<float, bf16> : norm_in<float, float>);
-  of(y_type, Kind(kind), rows, C, x, more, together, weight, bias, eps, y, kept);
+// kept: (rows, 2) for the backward pass
+void gptlab_norm_forward(int x_type, int y_type, int kind, int64_t rows, int64_t C, const void* x, const float* weight,
+                         const float* bias, float eps, void* y, float* kept) {
+  auto of = x_type ? (y_type ? norm_forward<bf16, bf16> : norm_forward<bf16, float>)
+                   : (y_type ? norm_forward<float, bf16> : norm_forward<float, float>);
+  of(Kind(kind), rows, C, x, weight, bias, eps, y, kept);
 }
 
-// dmore: what else the sum's gradient is made of, or nullptr; dweight, dbias: (C), or nullptr
+// dweight, dbias: (C), or nullptr
 void gptlab_norm_backward(int x_type, int y_type, int kind, int64_t rows, int64_t C, const void* x, const float* weight,
-                          float eps, const float* kept, const void* dy, const void* dmore, void* dx, float* dweight,
-                          float* dbias) {
-  auto of = x_type ? (y_type ? norm_out<bf16, bf16> : norm_out<bf16, float>)
-                   : (y_type ? norm_out<float, bf16> : norm_out<float, float>);
-  of(Kind(kind), rows, C, x, weight, eps, kept, dy, dmore, dx, dweight, dbias);
+                          float eps, const float* kept, const void* dy, void* dx, float* dweight, float* dbias) {
+  auto of = x_type ? (y_type ? norm_backward<bf16, bf16> : norm_backward<bf16, float>)
+                   : (y_type ? norm_backward<float, bf16> : norm_backward<float, float>);
+  of(Kind(kind), rows, C, x, weight, eps, kept, dy, dx, dweight, dbias);
 }
 
 // x (rows, F), or (rows, 2 F) of gates and values; dy nullptr: y into `to`, else dx

@@ -92,7 +92,9 @@ class Muon:
 
     def parts(self, shape: Shape, whole: Mapping[str, Tensor]) -> list[Tensor]:
         """The matrices of a shape, as views into what they are parts of, the shorter side first."""
-        split = {name: whole[name].split(self.sections[name]) for name in dict.fromkeys(n for n, _ in self.places[shape])}
+        split = {
+            name: whole[name].split(self.sections[name]) for name in dict.fromkeys(n for n, _ in self.places[shape])
+        }
         return [split[name][i].T if shape[2] else split[name][i] for name, i in self.places[shape]]
 
     @torch.no_grad()
