@@ -14,7 +14,7 @@ import time
 import torch
 
 import gptlab
-from gptlab import runtime
+from gptlab import doctor, runtime
 from gptlab.config import recipe
 from gptlab.text import corpora
 from gptlab.training.evaluate import window_loss
@@ -26,6 +26,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("corpus")
     parser.add_argument("--preset", default="gptlab-cpu")
+    parser.add_argument("--context", type=int)
+    parser.add_argument("--batch", type=int)
     parser.add_argument("--recipes", nargs="+", default=["default"])
     parser.add_argument("--target", type=float, default=2.02)
     parser.add_argument("--steps", type=int, default=1000)
@@ -37,13 +39,18 @@ def main() -> None:
     text = corpora.find(args.corpus)
     tokenizer = corpora.make_tokenizer("char", text)
     data = corpora.prepare(text, tokenizer)
-    shape = gptlab.preset(args.preset, vocab_size=tokenizer.vocab_size)
+    changed = {"context": args.context} if args.context else {}
+    shape = gptlab.preset(args.preset, vocab_size=tokenizer.vocab_size, **changed)
     print(f"{args.preset}: {gptlab.count(shape).total:,} parameters on {text.name}")
     for name in args.recipes:
         ends, times, steps_needed = [], [], []
         for seed in range(args.seeds):
-            config = resolved(recipe(name).but(seed=seed), steps=args.steps)
-            model = gptlab.build(shape, seed=seed, init=config.init, dropout=config.dropout).train()
+            changed = {"batch": args.batch} if args.batch else {}
+            config = resolved(recipe(name).but(seed=seed, **changed), steps=args.steps)
+            chosen = doctor.choose("cpu", config.precision)
+            config = config.but(precision=chosen.precision)
+            parts = {"init": config.init, "dropout": config.dropout, "kernel": chosen.kernel}
+            model = gptlab.build(shape, seed=seed, **parts).train()
             trainer = Trainer(model, data.train, data.val, config)
             seconds, reached = 0.0, None
             for step in range(args.steps):

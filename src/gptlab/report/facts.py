@@ -73,6 +73,8 @@ class Facts:
         if self.config is None:
             return []
         usual = vars(self.usual(self.config))
+        if usual["precision"] == "auto":  # what it came to on the machine is no change
+            usual = {**usual, "precision": self.config.precision}
         return [(name, value, usual[name]) for name, value in vars(self.config).items()]
 
     def flags(self, **changes: Any) -> str:
