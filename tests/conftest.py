@@ -33,8 +33,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test sees another's cache, or a folder that the environment names."""
-    monkeypatch.setenv("GPTLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+    """No test sees another's cache, or a folder that the environment names; but kernels are compiled once for all."""
+    cache, compiled = tmp_path_factory.mktemp("cache"), tmp_path_factory.getbasetemp().parent / "gptlab-native"
+    compiled.mkdir(exist_ok=True)
+    (cache / "native").symlink_to(compiled, target_is_directory=True)
+    monkeypatch.setenv("GPTLAB_CACHE", str(cache))
     monkeypatch.delenv("GPTLAB_DATA", raising=False)
 
 

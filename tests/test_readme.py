@@ -37,6 +37,8 @@ def test_every_command_runs(shared: Path, tmp_path: Path) -> None:
             command = [*command[: command.index("--steps")], "--steps", "2", "--context", "16", "--batch", "4"]
         if command[0] == "evaluate":
             command = [*command, "--windows", "64", "--limit", "500"]
+        if command[0] == "bench":
+            command = ["bench", "--quick", "--only", "startup"]
         stdin = "Era uma vez\n" if "--interactive" in command else ""
         result = gptlab(*command, cwd=tmp_path, stdin=stdin, GPTLAB_DATA=str(shared))
         assert result.returncode == 0, (command, result.stderr)

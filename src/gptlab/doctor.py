@@ -437,7 +437,7 @@ def examine(runs: Path = Path("runs")) -> Report:
             for operation in CHECKS
             for name in ways(operation, choice.device)
         },
-        "compiled": library.trouble(),
+        "compiled": "" if library.library() else library.trouble() or "GPTLAB_NATIVE=0",
         "free_memory": memory,
         "folders": folders,
     }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gptlab import doctor, files, runtime
+from gptlab import doctor, files, native, runtime
 from gptlab.config import ModelConfig, SampleConfig, TrainConfig
 from gptlab.convert import hf, seed
 from gptlab.convert.hf_tokenizer import read_tokenizer
@@ -92,6 +92,8 @@ def train(
     if path.exists() and not resume and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path} is there already: go on with it by --resume, or choose another --out")
     with explained(config, shape, path):
+        if display and native.pending():
+            display.said("compiling")
         chosen = machine(device, config.precision)
         config = config.but(precision=chosen.precision)
         check_memory(shape, runtime.memory(chosen.device), optimizer=config.optimizer)

@@ -104,6 +104,7 @@ def size(
 #                                 family      layers  width  heads  context  vocabulary (as many rows as the table has)
 SIZES: dict[str, dict[str, Any]] = {
     "gptlab-fables": size("gptlab", 4, 96, 3, 152, 2048),
+    "gptlab-pc": size("gptlab", 6, 256, 8, 64, 115),
     "gptlab-cpu": size("nanogpt-seed", 4, 64, 4, 32, 115),
     "gptlab-gpu": size("nanogpt-seed", 6, 384, 6, 64, 115),
     "nanogpt-cpu": size("nanogpt", 4, 128, 4, 64, 65),

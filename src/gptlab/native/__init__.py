@@ -45,10 +45,10 @@ def found() -> tuple[ctypes.CDLL | None, str]:
     """The library, or why there is none: "" where nobody wants one."""
     if os.environ.get("GPTLAB_NATIVE") == "0":
         return None, ""
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), "")
+    compiler = compiler_here()
     if not compiler:
         return None, f"no compiler was found ({', '.join(COMPILERS)})"
-    path = files.cache_dir() / "native" / f"{fingerprint(compiler)}.so"
+    path = place(compiler)
     try:
         if not path.is_file():
             build(compiler, path)
@@ -64,6 +64,22 @@ def found() -> tuple[ctypes.CDLL | None, str]:
 def trouble() -> str:
     """Why there is no library, in a few words; "" if there is one, or none is wanted."""
     return found()[1]
+
+
+def pending() -> bool:
+    """Whether `library` would have to compile first."""
+    compiler = compiler_here()
+    return os.environ.get("GPTLAB_NATIVE") != "0" and bool(compiler) and not place(compiler).is_file()
+
+
+def compiler_here() -> str:
+    """CXX, or the first of COMPILERS that is installed; "" if none is."""
+    return os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), "")
+
+
+def place(compiler: str) -> Path:
+    """Where the library is kept, or will be."""
+    return files.cache_dir() / "native" / f"{fingerprint(compiler)}.so"
 
 
 def build(compiler: str, path: Path) -> None:
