@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 
 EXPORTS = ("hf",)
 EXTENDABLE = ("steps", "minutes")  # what may change when a run goes on
-STORIES = 50  # that are read at each evaluation; all of them in `gptlab evaluate`
+# Stories that are read at each evaluation, all of them in `gptlab evaluate`; few by a model that cannot hold one, which
+# reads it by a sliding window, many times as long.
+STORIES, FEW_STORIES = 50, 5
 HALVES = 400  # pieces of a text without stories, of which second halves are asked
 SAMPLE = SampleConfig(tokens=160, temperature=0.8)  # written while it trains
 
@@ -226,7 +228,7 @@ def trainer_of(
         starts = (fitting[0], fitting[1])
     measures: dict[str, Callable[[Transformer], float]] = {}
     if stories:
-        measures["story_loss"] = partial(stories.loss, first=STORIES)
+        measures["story_loss"] = partial(stories.loss, first=STORIES if stories.fit(model.context) else FEW_STORIES)
     if halves:
         measures["half_loss"] = halves_of(config.corpus, tokenizer, first=STORIES).loss
     objective = objective_of(model.config, tokenizer, config)
