@@ -99,8 +99,9 @@ FASTEST = sdpa if native.library() is None else compiled
 
 
 @pytest.fixture(autouse=True)
-def untested() -> Iterator[None]:
-    """Each test begins, and leaves the others, with nothing tested yet."""
+def untested(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test begins, and leaves the others, with nothing tested yet, and nothing found wrong."""
+    monkeypatch.setattr(operations, "WRONG", set())
     doctor.healthy.cache_clear()
     yield
     doctor.healthy.cache_clear()
@@ -145,7 +146,6 @@ def test_the_kernels_pass(operation: str, name: str, dtype: torch.dtype) -> None
 @pytest.mark.skipif(native.library() is None, reason="no compiler")
 def test_a_wrong_operation_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiled norm that this machine computes wrongly is named, and norms are PyTorch's from then on."""
-    monkeypatch.setattr(operations, "WRONG", set())
     monkeypatch.setattr(NORM_KERNELS, "entries", {**NORM_KERNELS.entries, "compiled": f"{__name__}:tilted"})
     (found,) = doctor.choose("cpu").findings
     assert found.entry == "way_output" and "norm/compiled" in found.told()
