@@ -31,7 +31,9 @@ SAID_OTHERWISE = {
 ABOUT = {"special", "survey_row", "survey_differences", "diff_pct", "diff_cause"}
 NAMES = [*SIZES, *ALIASES]
 # In no table of facts: our own, and shapes for a PC (see test_nanogpt_cpu and the tests below).
-UNLISTED = {"nanogpt-cpu", "gptlab-fables", "gptlab-pc", "opt-350m"} | {name for name in SIZES if name.endswith("-mini")}
+UNLISTED = {"nanogpt-cpu", "gptlab-fables", "gptlab-pc", "opt-350m"} | {
+    name for name in SIZES if name.endswith("-mini")
+}
 
 
 @pytest.fixture(scope="module")
