@@ -18,9 +18,8 @@ from gptlab.model.positions.rope import RoPE
 from gptlab.model.residuals import Branch, PreNorm
 from gptlab.model.taps import tap
 
-WIDEST = (
-    128  # of a block that is computed as a whole; in wider ones PyTorch's products are most of the work, and faster
-)
+# The width up to which a block is computed as a whole. Beyond it products are most of the work, and PyTorch's faster.
+WIDEST = 128
 
 
 class Block(nn.Module):
