@@ -146,7 +146,7 @@ def test_the_kernels_pass(operation: str, name: str, dtype: torch.dtype) -> None
 @pytest.mark.skipif(native.library() is None, reason="no compiler")
 @pytest.mark.parametrize("precision", list(doctor.DTYPES))
 def test_a_wrong_operation_is_not_compiled(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compiled norm that is wrong by a hundredth, which bfloat16 would hide, is named, and norms are PyTorch's then."""
+    """A compiled norm that is wrong by a hundredth, which bfloat16 would hide, is named, and left to PyTorch."""
     monkeypatch.setattr(NORM_KERNELS, "entries", {**NORM_KERNELS.entries, "compiled": f"{__name__}:tilted"})
     (found,) = doctor.choose("cpu", precision).findings
     assert found.entry == "way_output" and "norm/compiled" in found.told()
