@@ -118,6 +118,21 @@ def test_special_tokens(kind: str) -> None:
         train(kind, [SAMPLE], specials=("<a>", "<a>"))
 
 
+def test_more_special_tokens(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """A tokenizer extended by special tokens gives every text the same ids; theirs are new, the last, and saved."""
+    more = tokenizer.extended(("<start>", "<end>"))
+    assert more.vocab_size == tokenizer.vocab_size + 2 == len(more.pieces)
+    assert [special_id(more, name) for name in ("<start>", "<end>")] == [more.vocab_size - 2, more.vocab_size - 1]
+    assert more.pieces == [*tokenizer.pieces, b"", b""] and more.specials[:-2] == tokenizer.specials
+    text = SAMPLE + "<start><end>" if tokenizer.kind != "char" else SAMPLE
+    assert more.encode(text).tolist() == tokenizer.encode(text).tolist()
+    save(more, tmp_path / "tokenizer.json")
+    loaded = load(tmp_path / "tokenizer.json")
+    assert loaded.specials == more.specials and loaded.encode(SAMPLE).tolist() == more.encode(SAMPLE).tolist()
+    with pytest.raises(ValueError, match="distinct"):
+        more.extended(("<end>",))
+
+
 def test_id_dtype() -> None:
     """256 ids go into a byte, 257 into two, 65,537 into four."""
     sizes = {1: 1, 256: 1, 257: 2, 65536: 2, 65537: 4}

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from gptlab.config import ModelConfig, read_table
 from gptlab.convert.families import FAMILIES, Family
-from gptlab.convert.hf_tokenizer import write_tokenizer
+from gptlab.convert.hf_tokenizer import end_of_text, write_tokenizer
 from gptlab.model.transformer import Transformer
 from gptlab.registry import unknown
-from gptlab.text.gpt2 import GPT2Tokenizer
-from gptlab.text.tokenizer import Tokenizer
+from gptlab.text.gpt2 import SIZE, GPT2Tokenizer
+from gptlab.text.tokenizer import Tokenizer, special_id
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 HUB_FILES = (CONFIG, "model*.safetensors", INDEX, "tokenizer.json", "vocab.json", "merges.txt")
@@ -80,10 +80,11 @@ def transformers() -> ModuleType:
 def write(model: Transformer, tokenizer: Tokenizer, folder: Path) -> str:
     """A folder that transformers loads by from_pretrained: config, weights, tokenizer. Returns the class's name."""
     theirs = to_hf(model)
-    if isinstance(tokenizer, GPT2Tokenizer):
-        ends = {"bos_token_id": tokenizer.vocab_size - 1, "eos_token_id": tokenizer.vocab_size - 1}
-        theirs.config.update(ends)
-        theirs.generation_config.update(**ends)
+    ends = {"bos_token_id": SIZE - 1} if isinstance(tokenizer, GPT2Tokenizer) else {}
+    if (end := end_of_text(tokenizer)) is not None:
+        ends["eos_token_id"] = special_id(tokenizer, end)
+    theirs.config.update(ends)
+    theirs.generation_config.update(**ends)
     theirs.save_pretrained(folder)
     write_tokenizer(tokenizer, folder, model.context)
     return type(theirs).__name__

@@ -10,7 +10,7 @@ from gptlab.text.bpe import BYTE_OF, BPETokenizer, library_tokenizer
 from gptlab.text.chars import CharTokenizer
 from gptlab.text.gpt2 import END_OF_TEXT, SIZE, GPT2Tokenizer
 from gptlab.text.hf import HFTokenizer
-from gptlab.text.tokenizer import Tokenizer
+from gptlab.text.tokenizer import END, Tokenizer
 
 FILE, VOCABULARY, MERGES = "tokenizer.json", "vocab.json", "merges.txt"
 CHARACTER = r"[\s\S]"
@@ -51,7 +51,7 @@ def tokenizer_of(data: dict[str, Any]) -> Tokenizer:
             if model["type"] == "BPE" and splits_as_gpt2(words):
                 merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
                 if is_gpt2(vocabulary, merges, specials):
-                    return GPT2Tokenizer([bytes(map(BYTE_OF.__getitem__, token)) for token in vocabulary])
+                    return GPT2Tokenizer([bytes(map(BYTE_OF.__getitem__, token)) for token in vocabulary], specials[1:])
                 bare = {**model, "vocab": {token: i for i, token in enumerate(vocabulary)}}
                 nothing = dict.fromkeys(("truncation", "padding", "post_processor"))
                 return BPETokenizer(library_tokenizer({**data, **nothing, "model": bare, "added_tokens": []}), specials)
@@ -78,7 +78,7 @@ def splits_as_gpt2(words: Any) -> bool:
 
 def is_gpt2(vocabulary: list[str], merges: list[str], specials: tuple[str, ...]) -> bool:
     """Whether merging in the order of ids, as tiktoken does, is merging in the order of merges."""
-    if len(vocabulary) != SIZE - 1 or specials != (END_OF_TEXT,):
+    if len(vocabulary) != SIZE - 1 or specials[:1] != (END_OF_TEXT,):
         return False
     return [merge.replace(" ", "") for merge in merges] == vocabulary[256:]
 
@@ -113,15 +113,19 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, context: int) -> None:
     else:
         model = library_tokenizer(tokenizer.to_json()["tokenizers"])
     model.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in tokenizer.specials])
-    end = END_OF_TEXT if isinstance(tokenizer, GPT2Tokenizer) else None
     fast = PreTrainedTokenizerFast(
         tokenizer_object=model,
         model_max_length=context,
-        bos_token=end,
-        eos_token=end,
+        bos_token=END_OF_TEXT if isinstance(tokenizer, GPT2Tokenizer) else None,
+        eos_token=end_of_text(tokenizer),
         clean_up_tokenization_spaces=False,
     )
     fast.save_pretrained(folder)
+
+
+def end_of_text(tokenizer: Tokenizer) -> str | None:
+    """The special token with which a text ends; None where there is none."""
+    return next((name for name in (END, END_OF_TEXT) if name in tokenizer.specials), None)
 
 
 def character_model(characters: list[str]) -> Any:
@@ -137,7 +141,7 @@ def character_model(characters: list[str]) -> Any:
 def gpt2_data(tokenizer: GPT2Tokenizer) -> dict[str, Any]:
     """Its tokenizer.json, less the special token. tiktoken needs no list of merges: it is found again."""
     character = {byte: c for c, byte in BYTE_OF.items()}
-    ranks = {piece: rank for rank, piece in enumerate(tokenizer.pieces[:-1])}
+    ranks = {piece: rank for rank, piece in enumerate(tokenizer.pieces[: SIZE - 1])}
 
     def spelled(piece: bytes) -> str:
         return "".join(map(character.__getitem__, piece))

@@ -22,7 +22,7 @@ from gptlab.model.cache import Cache
 from gptlab.model.layouts import begin, room
 from gptlab.model.transformer import Transformer
 from gptlab.seeds import key
-from gptlab.text.tokenizer import Tokenizer, opening, prompt_ids, special_id
+from gptlab.text.tokenizer import END, Tokenizer, opening, prompt_ids, special_id
 
 
 class Reader:
@@ -208,7 +208,7 @@ def spelled(
     steps: Iterator[tuple[Tensor, Tensor]], tokenizer: Tokenizer, samples: list[Sample]
 ) -> Iterator[tuple[int, str, Sample]]:
     """Tokens as text; what `generate` iterates over. A token <end> ends it, where the tokenizer has one."""
-    end = special_id(tokenizer, "<end>") if "<end>" in tokenizer.specials else -1
+    end = special_id(tokenizer, END) if END in tokenizer.specials else -1
     for chosen, logprobs in steps:
         for i, (token, logprob) in enumerate(zip(chosen.tolist(), logprobs.tolist(), strict=True)):
             sample = samples[i]

@@ -15,7 +15,7 @@ from gptlab.model.attention import Attention, Scene
 from gptlab.model.block import Block, QueryBlock
 from gptlab.model.cache import Cache
 from gptlab.model.init import initialise
-from gptlab.model.masks import Mask, everything, mask
+from gptlab.model.masks import Mask, everything, mask, same
 from gptlab.model.mlps import MLP
 from gptlab.model.positions.base import Position
 from gptlab.model.taps import tap
@@ -52,11 +52,16 @@ class Encoder(Stack):
     def __init__(self, config: ModelConfig, **parts: object) -> None:
         super().__init__(config, encoder=True, **parts)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
-        """x (B, S, C) embedded tokens, valid (B, S): False on padding, which may only stand behind the text."""
-        positions = torch.arange(x.shape[1], device=x.device)[None]
+    def forward(
+        self, x: Tensor, valid: Tensor | None, segments: Tensor | None = None, positions: Tensor | None = None
+    ) -> Tensor:
+        """x (B, S, C) embedded tokens, valid (B, S): False on padding, which may only stand behind the text; segments
+        and positions (B, S) as the decoder's."""
+        if positions is None:
+            positions = torch.arange(x.shape[1], device=x.device)[None]
+        seen = everything(valid) if segments is None else Mask(False, same(segments, segments))
         shared = self.position.once(positions, positions, x.dtype)
-        return self.run(x, positions, Scene(self.position, shared, lambda band: everything(valid)))
+        return self.run(x, positions, Scene(self.position, shared, lambda band: seen))
 
 
 class Transformer(Stack):
@@ -88,12 +93,18 @@ class Transformer(Stack):
         positions: Tensor | None = None,
         valid: Tensor | None = None,
         cache: Cache | None = None,
+        segments: Tensor | None = None,
+        source_segments: Tensor | None = None,
+        source_positions: Tensor | None = None,
+        asked: Tensor | None = None,
     ) -> Tensor:
         """ids (B, T) -> logits (B, T, V) for the token after each; ids are never shifted here.
 
         source (B, S): what the encoder reads, needed unless the cache holds it; source_valid (B, S): False on padding;
-        prefix (B,): so many first tokens see each other both ways; positions (B, T): default 0..T-1 after what the
-        cache holds; valid (B, T): False on padding; cache: holds the tokens before these, and takes these in.
+        prefix (B,), or (B, T): so many first tokens see each other both ways; positions (B, T): default 0..T-1 after
+        what the cache holds; valid (B, T): False on padding; cache: holds the tokens before these, and takes these in;
+        segments (B, T), with positions, and of a source source_segments and source_positions (B, S): several texts in
+        a row, which do not see each other; asked (B, T): only where it is True are logits computed, (N, V).
         Raises ValueError where T, with what the cache holds, exceeds the context; for a source without an encoder, or
         the other way round; and for a prefix that begins before these tokens and does not end before them.
         """
@@ -101,8 +112,9 @@ class Transformer(Stack):
         held = 0 if cache is None else cache.length
         if held + T > self.context:
             raise ValueError(f"{held + T} tokens exceed the context of {self.context}")
-        memory, source_valid = self.encoded(source, source_valid, cache)
-        plain = positions is None and valid is None and (cache is None or not cache.padded)
+        assert cache is None or segments is None, "a cache holds one text in a row"
+        memory, source_valid = self.encoded(source, source_valid, cache, source_segments, source_positions)
+        plain = positions is None and valid is None and (cache is None or not cache.padded) and segments is None
         if positions is None:
             positions = torch.arange(held, held + T, device=ids.device)[None]
         prefix = self.prefixed(prefix, positions, cache)
@@ -117,13 +129,16 @@ class Transformer(Stack):
         def make_mask(band: int) -> Mask:
             if plain and not band and (held == 0 or T == 1):  # the two cases that kernels know without a table
                 return Mask(causal=held == 0)
-            return mask(positions, k_pos, valid=k_valid, prefix=prefix, band=band)
+            return mask(positions, k_pos, valid=k_valid, prefix=prefix, band=band, segments=segments)
 
         x = self.embed(ids)
         scene = Scene(self.position, self.position.once(positions, k_pos, x.dtype), make_mask, cache)
         scene.memory, scene.memory_mask = memory, everything(source_valid)
+        if segments is not None and source_segments is not None:
+            scene.memory_mask = Mask(False, same(segments, source_segments))
         scene.query = None if self.query is None else F.embedding(positions, self.query)
-        logits = self.unembed(self.run(x, positions, scene))
+        x = self.run(x, positions, scene)
+        logits = self.unembed(x if asked is None else x[asked])
         tap(self, "logits", logits)
         return logits
 
@@ -138,7 +153,12 @@ class Transformer(Stack):
         return F.linear(x, self.embedding if self.head is None else self.head, self.head_bias)
 
     def encoded(
-        self, source: Tensor | None, valid: Tensor | None, cache: Cache | None
+        self,
+        source: Tensor | None,
+        valid: Tensor | None,
+        cache: Cache | None,
+        segments: Tensor | None = None,
+        positions: Tensor | None = None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """What the encoder makes of the source, (B, S, C), and which of it is no padding; nothing if it is cached."""
         if self.encoder is None:
@@ -153,7 +173,7 @@ class Transformer(Stack):
             raise ValueError(f"{source.shape[1]} source tokens exceed the context of {self.context}")
         if cache is not None:
             cache.source_valid = valid
-        return self.encoder(self.embed(source), valid), valid
+        return self.encoder(self.embed(source), valid, segments, positions), valid
 
     def prefixed(self, prefix: Tensor | None, positions: Tensor, cache: Cache | None) -> Tensor | None:
         """The prefix that tokens at these positions may look at: with a cache, it is read whole in the first call."""

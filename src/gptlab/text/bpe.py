@@ -91,6 +91,9 @@ class BPETokenizer:
     def unknown(self, text: str) -> list[str]:
         return []
 
+    def extended(self, specials: Sequence[str]) -> Self:
+        return type(self)(self.model, (*self.specials, *specials))
+
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "tokenizers": json.loads(self.model.to_str()), "specials": list(self.specials)}
 

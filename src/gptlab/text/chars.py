@@ -80,6 +80,9 @@ class CharTokenizer:
                 missing.update(np.unique(codes[lacks]).tolist())
         return [chr(code) for code in sorted(missing)]
 
+    def extended(self, specials: Sequence[str]) -> Self:
+        return type(self)(self.characters, (*self.specials, *specials))
+
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "characters": self.characters, "specials": list(self.specials)}
 

@@ -15,7 +15,7 @@ import numpy as np
 from gptlab.files import cache_dir
 from gptlab.text.bpe import BYTE_OF
 from gptlab.text.download import DOWNLOADS, fetch
-from gptlab.text.tokenizer import characters_only, id_dtype, join_pieces, small_pieces
+from gptlab.text.tokenizer import characters_only, check_specials, id_dtype, join_pieces, small_pieces
 
 # Addresses and hashes as in tiktoken's own `gpt2` encoding.
 ADDRESS = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
@@ -30,18 +30,18 @@ WORDS = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s
 
 
 class GPT2Tokenizer:
-    """pieces: the bytes of the 50,256 ordinary tokens, in the order of their ids."""
+    """pieces: the bytes of the 50,256 ordinary tokens, in the order of their ids; more: specials beside its own."""
 
     kind = "gpt2"
-    specials: tuple[str, ...] = (END_OF_TEXT,)
-    vocab_size = SIZE
 
-    def __init__(self, pieces: Sequence[bytes]) -> None:
+    def __init__(self, pieces: Sequence[bytes], more: Sequence[str] = ()) -> None:
         import tiktoken
 
         if len(set(pieces)) != SIZE - 1 or len(pieces) != SIZE - 1:
             raise ValueError(f"GPT-2's vocabulary has {SIZE - 1} distinct ordinary tokens, not {len(set(pieces))}")
-        self.pieces = [*pieces, b""]
+        self.specials = check_specials((END_OF_TEXT, *more))
+        self.pieces = [*pieces, *[b""] * len(self.specials)]
+        self.vocab_size = len(self.pieces)
         ranks = {piece: rank for rank, piece in enumerate(pieces)}
         self.encoding = tiktoken.Encoding(
             "gpt2", pat_str=WORDS, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: SIZE - 1}
@@ -52,7 +52,7 @@ class GPT2Tokenizer:
         """The published vocabulary; nothing is learned from the chunks."""
         if vocab_size not in (None, SIZE):
             raise ValueError(f"GPT-2's vocabulary has {SIZE} ids, not {vocab_size}; use bpe to choose a size")
-        if not set(specials) <= set(cls.specials):
+        if not set(specials) <= {END_OF_TEXT}:
             raise ValueError(f"GPT-2's only special token is {END_OF_TEXT}, not {', '.join(specials)}")
         return cls.published()
 
@@ -77,7 +77,7 @@ class GPT2Tokenizer:
         return cls(pieces)
 
     def encode(self, text: str) -> np.ndarray:
-        dtype = id_dtype(SIZE)
+        dtype = id_dtype(self.vocab_size)
         arrays = [np.zeros(0, dtype)]
         for piece in small_pieces(characters_only(text)):
             arrays.append(np.array(self.encoding.encode_ordinary(piece), dtype))
@@ -89,12 +89,18 @@ class GPT2Tokenizer:
     def unknown(self, text: str) -> list[str]:
         return []
 
+    def extended(self, specials: Sequence[str]) -> Self:
+        return type(self)(self.pieces[: SIZE - 1], (*self.specials[1:], *specials))
+
     def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "pieces": " ".join(base64.b64encode(p).decode() for p in self.pieces[:-1])}
+        pieces = " ".join(base64.b64encode(p).decode() for p in self.pieces[: SIZE - 1])
+        data = {"kind": self.kind, "pieces": pieces}
+        return data | {"specials": list(self.specials[1:])} if len(self.specials) > 1 else data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         try:
-            return cls([base64.b64decode(piece, validate=True) for piece in data["pieces"].split(" ")])
+            pieces = [base64.b64decode(piece, validate=True) for piece in data["pieces"].split(" ")]
         except (binascii.Error, AttributeError) as error:
             raise ValueError(f"its pieces are not base64 words: {error}") from error
+        return cls(pieces, data.get("specials", ()))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from gptlab.text.bpe import BYTE_OF, library_tokenizer
-from gptlab.text.tokenizer import characters_only, id_dtype, join_pieces
+from gptlab.text.tokenizer import characters_only, check_specials, id_dtype, join_pieces
 
 if TYPE_CHECKING:
     import tokenizers
@@ -20,15 +20,15 @@ PROBE = "It's 1839;\n\n\tum café,  中文 🙂\r\n <s></s> ... \N{NO-BREAK SPAC
 
 
 class HFTokenizer:
-    """model: the library's tokenizer. Its special tokens stand for no bytes and are never made from a text.
+    """model: the library's tokenizer. Its special tokens stand for no bytes and are never made from a text; specials:
+    more of them, whose ids come after its own.
 
     Raises ValueError for one whose ids are no bytes that, joined, give the text again (SentencePiece's, for one).
     """
 
     kind = "hf"
-    specials: tuple[str, ...] = ()  # none that our programs put in; and they need not be the last ids
 
-    def __init__(self, model: "tokenizers.Tokenizer") -> None:
+    def __init__(self, model: "tokenizers.Tokenizer", specials: Sequence[str] = ()) -> None:
         model.no_truncation()
         model.no_padding()
         model.encode_special_tokens = True  # their names in a text are text
@@ -47,6 +47,9 @@ class HFTokenizer:
             self.pieces[i] = bytes(map(BYTE_OF.__getitem__, token))
         for i, extra in added.items():
             self.pieces[i] = b"" if extra.special else extra.content.encode()
+        self.specials = check_specials(specials)  # those that our programs put in; the library's may be any ids
+        self.pieces += [b""] * len(self.specials)
+        self.vocab_size = len(self.pieces)
         if self.decode(self.encode(PROBE)) != PROBE:
             raise ValueError("it changes the text that it reads")
 
@@ -67,9 +70,13 @@ class HFTokenizer:
     def unknown(self, text: str) -> list[str]:
         return []
 
+    def extended(self, specials: Sequence[str]) -> Self:
+        return type(self)(self.model, (*self.specials, *specials))
+
     def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "tokenizers": json.loads(self.model.to_str())}
+        data = {"kind": self.kind, "tokenizers": json.loads(self.model.to_str())}
+        return data | {"specials": list(self.specials)} if self.specials else data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        return cls(library_tokenizer(data["tokenizers"]))
+        return cls(library_tokenizer(data["tokenizers"]), data.get("specials", ()))

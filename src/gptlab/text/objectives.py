@@ -31,11 +31,24 @@ class Batch:
     ids: Rows  # (B, T)
     targets: Rows  # (B, T), IGNORED where nothing is asked
     source: Rows | None = None  # (B, S), for an encoder
-    prefix: NDArray[np.int64] | None = None  # (B,), tokens that see each other both ways
+    prefix: NDArray[np.int64] | None = None  # (B,), or (B, T) by token: tokens that see each other both ways
+    # Where several texts share a row, (B, T) and of the source (B, S): the text that a token belongs to, and where it
+    # stands there.
+    segments: Rows | None = None
+    positions: Rows | None = None
+    source_segments: Rows | None = None
+    source_positions: Rows | None = None
+    weights: NDArray[np.float64] | None = None  # (B, T), of the targets, where they do not all count alike
+
+    @property
+    def asked(self) -> float:
+        """How many targets there are; where they have weights, the sum of these."""
+        asked = self.targets != IGNORED
+        return float(asked.sum() if self.weights is None else self.weights[asked].sum())
 
     def split(self, parts: int) -> Iterator["Batch"]:
-        """The same in so many smaller ones of equal size."""
-        rows = len(self.ids) // parts
+        """The same in so many smaller ones of equal size, if it can be divided; else the last is smaller."""
+        rows = -(-len(self.ids) // parts)
         for first in range(0, len(self.ids), rows):
             some = {name: None if a is None else a[first : first + rows] for name, a in vars(self).items()}
             yield Batch(**some)  # type: ignore[arg-type]

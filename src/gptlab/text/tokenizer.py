@@ -18,6 +18,8 @@ import numpy as np
 from gptlab.files import write_text
 from gptlab.registry import TOKENIZERS
 
+START, END = "<start>", "<end>"  # special tokens before what a model is to write, and behind it
+
 LIMIT = 1 << 22  # characters that are held back, at most, in the search for a place to cut
 SURROGATE = re.compile("[\ud800-\udfff]")
 LAST_BREAK = re.compile(r".+(?=[ \n]\S)", re.DOTALL)  # greedy: everything before the last place to cut
@@ -44,6 +46,9 @@ class Tokenizer(Protocol):
 
     def unknown(self, text: str) -> list[str]:
         """The distinct characters of a text that the vocabulary cannot spell."""
+
+    def extended(self, specials: Sequence[str]) -> Self:
+        """The same, with more special tokens, whose ids come after all others."""
 
     def to_json(self) -> dict[str, Any]:
         """All that `from_json` needs: no other file, no network."""

@@ -150,11 +150,14 @@ def chunks(model: Transformer, x: Tensor, y: Tensor) -> tuple[list[Tensor], list
 
 def batch_nats(model: Transformer, batch: Batch) -> Tensor:
     """Summed over what a batch asks, a scalar."""
-    device = model.embedding.device
-    given = {name: None if a is None else torch.from_numpy(a).to(device) for name, a in vars(batch).items()}
+    given = inputs(batch, model.embedding.device)
     targets = given.pop("targets")
-    assert targets is not None
     return summed(model(**given), targets)
+
+
+def inputs(batch: Batch, device: torch.device) -> dict[str, Tensor]:
+    """What there is of a batch, as tensors on a device."""
+    return {name: torch.from_numpy(a).to(device) for name, a in vars(batch).items() if a is not None}
 
 
 def nats(model: Transformer, x: Tensor, y: Tensor, *, last: int | None = None) -> float:

@@ -21,6 +21,8 @@ class Watch:
     def __init__(self, model: nn.Module) -> None:
         self.parts: dict[str, list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:  # frozen, as under adapters
+                continue
             self.parts.setdefault(part_of(name), []).append(parameter)
 
     def backward(self) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -27,7 +28,7 @@ from gptlab.registry import OPTIMIZERS
 from gptlab.run import Run, State, load_weights, table_bytes, tensors
 from gptlab.seeds import key
 from gptlab.text.batches import generator, windows
-from gptlab.text.objectives import IGNORED, Objective
+from gptlab.text.objectives import Batch, Objective
 from gptlab.training import evaluate
 from gptlab.training.layers import Watch
 from gptlab.training.optim import Optimizer
@@ -98,8 +99,184 @@ def moments(number: int, steps: int) -> set[int]:
     return {round(steps * (i / max(1, number - 1)) ** 2) for i in range(number)}
 
 
-class Trainer:
-    """One training: `measure` how many steps fit into some minutes, then `fit`."""
+class Loop:
+    """What every training is: steps on batches, evaluations, states. A subclass says what a batch is, what it costs,
+    and how good a model is."""
+
+    tokens_per_step: int
+    guess: float  # the loss of guessing all alike, in nats
+
+    def __init__(self, model: Transformer, config: TrainConfig) -> None:
+        self.model, self.config = model, config
+        self.device = next(model.parameters()).device
+        self.learning = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer: Optimizer = OPTIMIZERS[config.optimizer](model, config)
+
+    def batch(self, step: int) -> Batch:
+        """What is learned from in a step."""
+        raise NotImplementedError
+
+    def nats(self, batch: Batch) -> Tensor:
+        """The loss of a batch, summed over what it asks, a scalar."""
+        return evaluate.batch_nats(self.model, batch)
+
+    def assessed(self, config: TrainConfig) -> dict[str, float]:
+        """What an evaluation measures, by name; the weights with the least `val_loss` are kept."""
+        raise NotImplementedError
+
+    def weights(self) -> dict[str, Tensor]:
+        """What a state keeps of the model: all that is learned."""
+        return tensors(self.model)
+
+    def restore(self, weights: dict[str, Tensor], source: Path) -> None:
+        """The inverse of `weights`; ValueError, with the source, for weights that do not fit."""
+        load_weights(self.model, weights, source)
+
+    def keep(self, run: Run) -> None:
+        """Save the model as it is, as the best so far."""
+        run.save_weights(self.model)
+
+    def step(self, step: int, fraction: float, watch: Watch | None = None) -> tuple[Tensor, Tensor]:
+        """One optimizer step; the training loss in nats per token, and the norm of its gradient."""
+        config = self.config
+        batch = self.batch(step)
+        asked = batch.asked
+        total = torch.zeros((), device=self.device)
+        for parameter in self.learning:
+            parameter.grad = None
+        for part, chunk in enumerate(batch.split(config.accumulate)):
+            if config.dropout:
+                torch.manual_seed(key(config.seed, "dropout", step, part))
+            with runtime.autocast(self.device, config.precision):
+                loss = self.nats(chunk) / asked
+            loss.backward()
+            total += loss.detach()
+        if watch:
+            watch.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.learning, config.clip or math.inf)
+        self.optimizer.step(fraction)
+        if watch:
+            watch.stepped()
+        return total, norm
+
+    def fit(self, run: Run, listeners: Sequence[Listener] = ()) -> Outcome:
+        """Train from the run's newest state, or from the start, to config.steps.
+
+        Raises Diverged for a loss that is NaN or hopeless, ValueError for a state that does not fit; whatever
+        is raised, the states on disk are good ones.
+        """
+        config = self.config
+        assert config.steps and config.eval_every and config.eval_windows, "resolved() first"
+        save_every = config.save_every or config.eval_every
+        log_every = max(1, config.eval_every // LOGS_PER_EVALUATION)
+        number = config.snapshots
+        if number is None:
+            number = min(SNAPSHOTS, SNAPSHOT_ROOM // table_bytes(self.model))
+        kept, watched = moments(number, config.steps), moments(WATCHED, config.steps)
+        counters, start = Counters(), 0
+        if state := run.load_state():
+            self.restore(state.weights, run.path / "state" / str(state.step))
+            self.optimizer.load(state.optimizer)
+            counters, start = Counters(**state.counters), state.step
+        run.truncate(start if state else -1)
+        for listener in listeners:
+            listener.started(start, config.steps, start * self.tokens_per_step)
+
+        began = time.perf_counter() - counters.seconds
+        losses: list[Tensor] = []
+        norms: list[Tensor] = []
+        step, saved, reason = start, start if state else -1, "finished"
+
+        def save() -> None:
+            nonlocal saved
+            if saved != step:
+                if not all(p.isfinite().all() for p in self.learning):
+                    check(math.nan, step)
+                counters.seconds = time.perf_counter() - began
+                run.save_state(State(step, self.weights(), self.optimizer.state(), asdict(counters)))
+                saved = step
+
+        def record(**more: Any) -> dict[str, Any]:
+            entry = {"step": step, "seconds": round(time.perf_counter() - began, 3), **more}
+            run.add_metrics(entry)
+            return entry
+
+        def assess() -> None:
+            found = self.assessed(config)
+            loss = found["val_loss"]
+            check(loss, step)
+            if loss < counters.best_loss:
+                counters.best_loss, counters.best_step, counters.evaluations_since_best = loss, step, 0
+                self.keep(run)
+            else:
+                counters.evaluations_since_best += 1
+            entry = record(**found)
+            for listener in listeners:
+                listener.evaluated(entry, self.model)
+
+        def check(loss: float, at: int) -> None:
+            if not loss < self.guess + DIVERGED:  # NaN is not less either
+                last = f"the last good state is step {saved}" if saved >= 0 else "no step was saved"
+                raise Diverged(
+                    f"the loss is {loss:.3g} at step {at}, where guessing gives {self.guess:.2f}: "
+                    f"training diverged. Lower --lr (now {config.lr:g}); {last}"
+                )
+
+        self.model.train()
+        with interruptible() as interrupted, seeded(config):
+            if not state:
+                assess()
+                if kept:
+                    run.add_snapshot(0, self.model)
+                save()
+            while step < config.steps:
+                if interrupted():
+                    reason = "interrupted"
+                    break
+                if config.patience and counters.evaluations_since_best >= config.patience:
+                    reason = "no better"
+                    break
+                fraction = rate(config.schedule, step, steps=config.steps, warmup=config.warmup, final=config.final_lr)
+                watch = Watch(self.model) if step + 1 in watched else None
+                loss, norm = self.step(step, fraction, watch)
+                losses.append(loss)
+                norms.append(norm)
+                step += 1
+                if watch:
+                    record(layers=watch.norms())
+                if step % log_every == 0 or step == config.steps:
+                    mean = torch.stack(losses).mean().item()
+                    check(mean, step)
+                    entry = record(
+                        train_loss=mean,
+                        grad_norm=torch.stack(norms).mean().item(),
+                        lr=config.lr * fraction,
+                        tokens=step * self.tokens_per_step,
+                    )
+                    losses.clear()
+                    norms.clear()
+                    for listener in listeners:
+                        listener.logged(entry)
+                if step % config.eval_every == 0 or step == config.steps:
+                    assess()
+                if step in kept:
+                    run.add_snapshot(step, self.model)
+                if step % save_every == 0 or step == config.steps:
+                    save()
+            if losses:
+                check(torch.stack(losses).mean().item(), step)
+            save()
+        self.model.eval()
+        outcome = Outcome(
+            reason, start, step, config.steps, counters.best_loss, counters.best_step, time.perf_counter() - began
+        )
+        for listener in listeners:
+            listener.ended(outcome)
+        return outcome
+
+
+class Trainer(Loop):
+    """A training on the windows of a text: `measure` how many steps fit into some minutes, then `fit`."""
 
     def __init__(
         self,
@@ -114,13 +291,13 @@ class Trainer:
     ) -> None:
         """starts: where windows of the two parts may begin, by default anywhere; objective: what is asked of them;
         measures: what else an evaluation records, by name, beside the validation loss."""
-        self.model, self.train_ids, self.val_ids, self.config = model, train_ids, val_ids, config
+        super().__init__(model, config)
+        self.train_ids, self.val_ids = train_ids, val_ids
         self.starts, self.objective, self.measures = starts, objective, measures
-        self.device = model.embedding.device
-        self.optimizer: Optimizer = OPTIMIZERS[config.optimizer](model, config)
+        self.tokens_per_step, self.guess = config.batch * model.context, math.log(model.vocab_size)
 
-    def step(self, step: int, fraction: float, watch: Watch | None = None) -> tuple[Tensor, Tensor]:
-        """One optimizer step; the training loss in nats per token, and the norm of its gradient."""
+    def batch(self, step: int) -> Batch:
+        """Random windows, and what the objective asks of them."""
         config = self.config
         rows = windows(
             self.train_ids,
@@ -130,27 +307,14 @@ class Trainer:
             step=step,
             starts=self.starts[0],
         )
-        batch = self.objective(rows, generator(config.seed, "objective", step))
-        asked = int((batch.targets != IGNORED).sum())
-        total = torch.zeros((), device=self.device)
-        for parameter in self.model.parameters():
-            parameter.grad = None
-        for part, chunk in enumerate(batch.split(config.accumulate)):
-            if config.dropout:
-                torch.manual_seed(key(config.seed, "dropout", step, part))
-            with runtime.autocast(self.device, config.precision):
-                loss = evaluate.batch_nats(self.model, chunk) / asked
-            loss.backward()
-            total += loss.detach()
-        if watch:
-            watch.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip or math.inf)
-        self.optimizer.step(fraction)
-        if watch:
-            watch.stepped()
-        return total, norm
+        return self.objective(rows, generator(config.seed, "objective", step))
+
+    def assessed(self, config: TrainConfig) -> dict[str, float]:
+        loss = self.evaluate(config)
+        return {"val_loss": loss, **{name: measure(self.model) for name, measure in self.measures.items()}}
 
     def evaluate(self, config: TrainConfig) -> float:
+        """Nats per token of random windows of the validation part, the same each time."""
         assert config.eval_windows is not None
         with runtime.autocast(self.device, config.precision):
             return evaluate.window_loss(
@@ -184,121 +348,6 @@ class Trainer:
             left = minutes * 60 - (time.perf_counter() - began)
             steps = max(1, int(left / (per_step + evaluation / guess.eval_every)))
         return steps
-
-    def fit(self, run: Run, listeners: Sequence[Listener] = ()) -> Outcome:
-        """Train from the run's newest state, or from the start, to config.steps.
-
-        Raises Diverged for a loss that is NaN or hopeless, ValueError for a state that does not fit; whatever
-        is raised, the states on disk are good ones.
-        """
-        config = self.config
-        assert config.steps and config.eval_every and config.eval_windows, "resolved() first"
-        save_every = config.save_every or config.eval_every
-        log_every = max(1, config.eval_every // LOGS_PER_EVALUATION)
-        tokens_per_step = config.batch * self.model.context
-        number = config.snapshots
-        if number is None:
-            number = min(SNAPSHOTS, SNAPSHOT_ROOM // table_bytes(self.model))
-        kept, watched = moments(number, config.steps), moments(WATCHED, config.steps)
-        counters, start = Counters(), 0
-        if state := run.load_state():
-            load_weights(self.model, state.weights, run.path / "state" / str(state.step))
-            self.optimizer.load(state.optimizer)
-            counters, start = Counters(**state.counters), state.step
-        run.truncate(start if state else -1)
-        for listener in listeners:
-            listener.started(start, config.steps, start * tokens_per_step)
-
-        began = time.perf_counter() - counters.seconds
-        losses: list[Tensor] = []
-        norms: list[Tensor] = []
-        step, saved, reason = start, start if state else -1, "finished"
-
-        def save() -> None:
-            nonlocal saved
-            if saved != step:
-                if not all(p.isfinite().all() for p in self.model.parameters()):
-                    check(math.nan, step)
-                counters.seconds = time.perf_counter() - began
-                run.save_state(State(step, tensors(self.model), self.optimizer.state(), asdict(counters)))
-                saved = step
-
-        def record(**more: Any) -> dict[str, Any]:
-            entry = {"step": step, "seconds": round(time.perf_counter() - began, 3), **more}
-            run.add_metrics(entry)
-            return entry
-
-        def assess() -> None:
-            loss = self.evaluate(config)
-            check(loss, step)
-            if loss < counters.best_loss:
-                counters.best_loss, counters.best_step, counters.evaluations_since_best = loss, step, 0
-                run.save_weights(self.model)
-            else:
-                counters.evaluations_since_best += 1
-            entry = record(val_loss=loss, **{name: measure(self.model) for name, measure in self.measures.items()})
-            for listener in listeners:
-                listener.evaluated(entry, self.model)
-
-        def check(loss: float, at: int) -> None:
-            if not loss < math.log(self.model.vocab_size) + DIVERGED:  # NaN is not less either
-                last = f"the last good state is step {saved}" if saved >= 0 else "no step was saved"
-                raise Diverged(
-                    f"the loss is {loss:.3g} at step {at}, where guessing gives {math.log(self.model.vocab_size):.2f}: "
-                    f"training diverged. Lower --lr (now {config.lr:g}); {last}"
-                )
-
-        self.model.train()
-        with interruptible() as interrupted, seeded(config):
-            if not state:
-                assess()
-                if kept:
-                    run.add_snapshot(0, self.model)
-                save()
-            while step < config.steps:
-                if interrupted():
-                    reason = "interrupted"
-                    break
-                if config.patience and counters.evaluations_since_best >= config.patience:
-                    reason = "no better"
-                    break
-                fraction = rate(config.schedule, step, steps=config.steps, warmup=config.warmup, final=config.final_lr)
-                watch = Watch(self.model) if step + 1 in watched else None
-                loss, norm = self.step(step, fraction, watch)
-                losses.append(loss)
-                norms.append(norm)
-                step += 1
-                if watch:
-                    record(layers=watch.norms())
-                if step % log_every == 0 or step == config.steps:
-                    mean = torch.stack(losses).mean().item()
-                    check(mean, step)
-                    entry = record(
-                        train_loss=mean,
-                        grad_norm=torch.stack(norms).mean().item(),
-                        lr=config.lr * fraction,
-                        tokens=step * tokens_per_step,
-                    )
-                    losses.clear()
-                    norms.clear()
-                    for listener in listeners:
-                        listener.logged(entry)
-                if step % config.eval_every == 0 or step == config.steps:
-                    assess()
-                if step in kept:
-                    run.add_snapshot(step, self.model)
-                if step % save_every == 0 or step == config.steps:
-                    save()
-            if losses:
-                check(torch.stack(losses).mean().item(), step)
-            save()
-        self.model.eval()
-        outcome = Outcome(
-            reason, start, step, config.steps, counters.best_loss, counters.best_step, time.perf_counter() - began
-        )
-        for listener in listeners:
-            listener.ended(outcome)
-        return outcome
 
 
 @contextmanager

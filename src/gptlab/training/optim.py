@@ -164,10 +164,15 @@ class Both:
             member.load(state)
 
 
+def trained(model: nn.Module) -> Named:
+    """The parameters that learn, by name: not those that are frozen."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
 def adamw(model: nn.Module, config: TrainConfig) -> Optimizer:
     """AdamW on everything, all at `lr`."""
     return AdamW(
-        dict(model.named_parameters()),
+        trained(model),
         lr=config.lr,
         betas=(config.beta1, config.beta2),
         decay=config.weight_decay,
@@ -177,7 +182,7 @@ def adamw(model: nn.Module, config: TrainConfig) -> Optimizer:
 
 def muon(model: nn.Module, config: TrainConfig) -> Optimizer:
     """Muon at `lr` on the matrices inside blocks, AdamW at `lr_adam` on tables, gains and biases."""
-    named = dict(model.named_parameters())
+    named = trained(model)
     matrices = {name: p for name, p in named.items() if p.ndim == 2 and "blocks." in name}
     others = {name: p for name, p in named.items() if name not in matrices}
     sections: dict[str, tuple[int, ...]] = {}
