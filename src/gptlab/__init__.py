@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gptlab.model.count import count
     from gptlab.model.transformer import build
     from gptlab.presets import preset
+    from gptlab.tasks import finetune
     from gptlab.text.fables import Fables as fables
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "build",
     "count",
     "fables",
+    "finetune",
     "from_hf",
     "load",
     "preset",
@@ -43,6 +45,7 @@ HOMES = {
     "build": "model.transformer",
     "count": "model.count",
     "fables": "text.fables:Fables",
+    "finetune": "tasks",
     "from_hf": "convert.hf",
     "load": "lab",
     "preset": "presets",

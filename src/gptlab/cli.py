@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, Suppress, arg
 
 from gptlab import config, files
 from gptlab.messages import LANGUAGES, duration, filled, language, say
@@ -45,7 +45,10 @@ def train(argv: list[str]) -> int:
         from gptlab.run import Run, latest_run
 
         path = Path(out) if out else latest_run()
-        saved = Run(path).train_config if (path / "config.toml").is_file() else None
+        there = Run(path) if (path / "config.toml").is_file() else None
+        if there and there.finetune_config:
+            return finetune(argv)
+        saved = there.train_config if there else None
     # The recipe's own numbers, or the run's, are the defaults that --help shows.
     base = saved or settings_for(option(argv, "--recipe") or "default", option(argv, "--preset"))
     args = parse("train", Train, argv, Train(**base.to_dict()))
@@ -66,18 +69,9 @@ def train(argv: list[str]) -> int:
         run = lab.train(out=args.out, resume=args.resume, device=args.device, display=display, **given)
     finally:
         display.close()
+    ended(display, run, f"gptlab train --resume --out {run.path}", patience=args.patience)
     outcome = display.outcome
     assert outcome is not None
-    numbers = {"loss": outcome.best_loss, "best": outcome.best_step, "step": outcome.step, "steps": outcome.steps}
-    go_on = f"gptlab train --resume --out {run.path}"
-    if outcome.reason == "interrupted":
-        display.said("interrupted", command=go_on, **numbers)
-    elif outcome.reason == "no better":
-        display.said("no_better", patience=args.patience, **numbers)
-    elif outcome.resumed_at == outcome.steps:
-        display.said("already", command=f"{go_on} --steps {2 * outcome.steps}", **numbers)
-    else:
-        display.said("finished", time=duration(outcome.seconds, lang), **numbers)
     if told := [m for m in run.metrics() if "story_loss" in m]:
         loss, floor = told[-1]["story_loss"], run.text["floor"]
         display.said("stories", loss=loss, floor=floor, above=100 * (loss / floor - 1))
@@ -88,6 +82,87 @@ def train(argv: list[str]) -> int:
         display.said("report", path=run.report)
     print(json.dumps({"run": str(run.path), "step": outcome.best_step, "val_loss": outcome.best_loss}))
     return 130 if outcome.reason == "interrupted" else 0
+
+
+def ended(display: Any, run: Any, go_on: str, *, patience: int | None) -> None:
+    """Say how a training ended."""
+    outcome = display.outcome
+    assert outcome is not None
+    numbers = {"loss": outcome.best_loss, "best": outcome.best_step, "step": outcome.step, "steps": outcome.steps}
+    if outcome.reason == "interrupted":
+        display.said("interrupted", command=go_on, **numbers)
+    elif outcome.reason == "no better":
+        display.said("no_better", patience=patience, **numbers)
+    elif outcome.resumed_at == outcome.steps:
+        display.said("already", command=f"{go_on} --steps {2 * outcome.steps}", **numbers)
+    else:
+        display.said("finished", time=duration(outcome.seconds, display.lang), **numbers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune(config.FinetuneConfig):
+    """Train a model for a task: labels, translation, or answers to requests.
+
+    The tasks mood, translation and conditions are made of fables, and need no file.
+    """
+
+    run: Annotated[Positional[str | None], arg(metavar="[RUN]")] = None  # whose model; default: the latest run
+    task: Literal["classify", "translate", "instruct", "mood", "translation", "conditions"] = "mood"  # what to learn
+    out: Path | None = None  # the run directory to make; default RUN-TASK
+    resume: bool = False  # go on with the fine-tuning at --out
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
+    quiet: bool = False  # print nothing but the result
+    lang: Lang = None  # the language of what is said; default the locale's
+    parent: Suppress[str] = ""
+    parent_sha256: Suppress[str] = ""
+    data_sha256: Suppress[tuple[str, ...]] = ()
+    labels: Suppress[tuple[str, ...]] = ()
+
+    def check(self) -> None:
+        if not self.resume:
+            super().check()
+
+
+def finetune(argv: list[str]) -> int:
+    args = parse("finetune", Finetune, argv)
+    lang = language(args.lang)
+    usual = Finetune(resume=True)
+    names = [f.name for f in dataclasses.fields(config.FinetuneConfig)]
+    given = {name: getattr(args, name) for name in names if getattr(args, name) != getattr(usual, name)}
+
+    from gptlab import lab, tasks
+    from gptlab.run import Run
+    from gptlab.training.log import Display
+
+    display = Display(lang, quiet=args.quiet)
+    how: dict[str, Any] = {"device": args.device, "display": display}
+    try:
+        if args.resume:
+            run = tasks.go_on(Run(lab.find(args.out and str(args.out))), **how, **given)
+        else:
+            run = tasks.finetune(args.run, out=args.out, **how, **{**given, "task": args.task})
+    finally:
+        display.close()
+    assert run.finetune_config is not None and display.outcome is not None
+    ended(display, run, f"gptlab finetune --resume --out {run.path}", patience=run.finetune_config.patience)
+    scores: dict[str, float] = next((m["scores"] for m in reversed(run.metrics()) if "scores" in m), {})
+    before = next((m["pretraining_loss"] for m in run.metrics() if "pretraining_loss" in m), None)
+    for name, value in scores.items():
+        if name != "pretraining_loss":
+            display.line(scored(name, value, lang))
+    if before is not None and "pretraining_loss" in scores:
+        display.said("forgotten", before=before, after=scores["pretraining_loss"])
+    display.said("saved", run=run.path, command=f'gptlab sample {run.path} "…"')
+    if run.report.is_file():
+        display.said("report", path=run.report)
+    outcome = display.outcome
+    print(json.dumps({"run": str(run.path), "step": outcome.best_step, "val_loss": outcome.best_loss, **scores}))
+    return 130 if outcome.reason == "interrupted" else 0
+
+
+def scored(name: str, value: float, lang: str) -> str:
+    """A line of a table of scores."""
+    return f"  {say(name, lang):<44}{say('number', lang, value=value):>10}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +189,12 @@ def sample(argv: list[str]) -> int:
     from gptlab import lab
 
     loaded = lab.load(run, device=args.device)
+    task = loaded.run.finetune_config
 
     def write(prompt: str) -> None:
+        if task is not None and task.kind == "classify":
+            labelled(loaded, prompt, lang, as_json=args.json)
+            return
         stream = loaded.samples(prompt, args.how, n=args.samples)
         if args.json:
             samples = {i: s for i, _, s in stream}
@@ -159,6 +238,16 @@ def sample(argv: list[str]) -> int:
         write(prompt)
 
 
+def labelled(loaded: Any, text: str, lang: str, *, as_json: bool) -> None:
+    """Print the labels that a model gives a text, the likeliest first."""
+    found = loaded.classify(text)
+    if as_json:
+        print(json.dumps({"run": str(loaded.run.path), "text": text, "labels": found}, ensure_ascii=False))
+        return
+    best = sorted(found.items(), key=lambda pair: -pair[1])
+    print("   ".join(say("label_given", lang, label=label, share=100 * p) for label, p in best))
+
+
 def names_run(text: str) -> bool:
     """Whether a lone argument of `sample` is a run and not a prompt."""
     path = Path(text)
@@ -168,7 +257,10 @@ def names_run(text: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Measure how well a model predicts text: its own validation part, or another text."""
+    """Measure how well a model predicts text: its own validation part, or another text.
+
+    A fine-tuned model is measured by its task, unless a text is named.
+    """
 
     run: Annotated[Positional[str | None], arg(metavar="[RUN]")] = None  # default: the latest run
     on: str | None = None  # a known text, a file or a folder: all of it, unless the run was trained on it
@@ -186,6 +278,8 @@ def evaluate(argv: list[str]) -> int:
     from gptlab import lab
 
     loaded = lab.load(args.run, device=args.device)
+    if loaded.run.finetune_config is not None and args.on is None:
+        return evaluate_task(loaded, lang, as_json=args.json)
     result = lab.evaluate_on(loaded, args.on, windows=args.windows, limit=args.limit)
     if args.json:
         print(json.dumps(result))
@@ -200,6 +294,21 @@ def evaluate(argv: list[str]) -> int:
         print(say("out_of_reach", lang, context=loaded.model.context))
     if result["limited"]:
         print(say("limited", lang, tokens=args.limit), file=sys.stderr)
+    return 0
+
+
+def evaluate_task(loaded: Any, lang: str, *, as_json: bool) -> int:
+    """How well a fine-tuned model does its task."""
+    from gptlab import tasks
+
+    task = loaded.run.finetune_config
+    result = tasks.evaluate_task(loaded)
+    if as_json:
+        print(json.dumps({"run": str(loaded.run.path), "task": task.task, **result.told}))
+        return 0
+    print(say("on_task", lang, run=loaded.run.path, task=task.task, number=len(result.examples)))
+    for name, value in result.told.items():
+        print(scored(name, value, lang))
     return 0
 
 
@@ -334,10 +443,11 @@ def experiment(argv: list[str]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Import:
-    """Make a run of a model from elsewhere: of Hugging Face's transformers, or of the old GPTLab."""
+    """Make a run of a model from elsewhere: of Hugging Face's transformers, or of the old GPTLab; or of an adapter."""
 
     source: Annotated[Positional[str], arg(name="SOURCE", metavar="SOURCE")]  # a folder, or a name on the hub
     out: Path | None = None  # the run directory to make; default runs/ and the last part of SOURCE
+    base: str | None = None  # of an adapter in peft's format, as in RUN/adapter: the run that it is merged into
     lang: Lang = None  # the language of what is said; default the locale's
 
 
@@ -348,6 +458,12 @@ def import_(argv: list[str]) -> int:
     from gptlab import lab
     from gptlab.model.count import count
 
+    if args.base is not None:
+        from gptlab import tasks
+
+        run = tasks.import_adapter(args.source, args.base, args.out)
+        print(say("merged", lang, run=run.path, base=args.base, command=f"gptlab sample {run.path}"))
+        return 0
     run = lab.import_run(args.source, args.out)
     parameters = count(run.model_config).total
     print(say("imported", lang, run=run.path, parameters=parameters, command=f"gptlab sample {run.path}"))
@@ -359,7 +475,7 @@ class Export:
     """Write a run's best model in another library's form, with its tokenizer."""
 
     run: Annotated[Positional[str | None], arg(metavar="[RUN]")] = None  # default: the latest run
-    to: str = "hf"  # hf: a folder for Hugging Face's transformers
+    to: str = "hf"  # hf: a folder for transformers; peft: of adapters, with their base in a folder beside them
     out: Path  # the folder to make
     lang: Lang = None  # the language of what is said; default the locale's
 
@@ -370,6 +486,14 @@ def export(argv: list[str]) -> int:
 
     from gptlab import lab
 
+    if args.to == "peft":
+        from gptlab import tasks
+
+        name = tasks.export_adapter(args.run, args.out)
+        base = f'transformers.{name}.from_pretrained("{args.out}/base")'
+        command = f'peft.PeftModel.from_pretrained({base}, "{args.out}/adapter")'
+        print(say("exported_adapter", lang, folder=args.out, command=command))
+        return 0
     name = lab.export_run(args.run, args.out, to=args.to)
     command = f'transformers.{name}.from_pretrained("{args.out}")'
     print(say("exported", lang, folder=args.out, command=command))
@@ -551,6 +675,7 @@ def show(argv: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
+    "finetune": finetune,
     "sample": sample,
     "evaluate": evaluate,
     "report": report,

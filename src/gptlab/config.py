@@ -443,6 +443,121 @@ def recipe(name: str) -> TrainConfig:
     return TrainConfig(recipe=name, **RECIPES[name])
 
 
+KINDS = {  # task -> how its answers are given and scored
+    "classify": "classify",
+    "translate": "translate",
+    "instruct": "instruct",
+    # Built-in ones, whose answers are known exactly, for they are choices of the fables.
+    "mood": "classify",
+    "translation": "translate",
+    "conditions": "instruct",
+}
+TARGETS = ("qkv", "out", "up", "down")  # the matrices of a block that adapters can be put beside
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(Config):
+    """One fine-tuning: the task, its examples, what is trained, and how."""
+
+    task: str  # classify, translate, instruct, or a built-in one: mood, translation, conditions
+    parent: str = ""  # the run whose model is fine-tuned
+    parent_sha256: str = ""  # of its weights
+    data: str | None = None  # a .csv, .tsv, .jsonl or .json file of examples; built-in tasks need none
+    validation: str | None = None  # another one, to validate on; default a tenth of the examples
+    data_sha256: tuple[str, ...] = ()  # of these files
+    input: str | None = None  # the column that is given; default found by its name
+    output: str | None = None  # the column that is answered; default found by its name
+    languages: tuple[str, ...] = ()  # of a built-in task, of translation from and to; default the pretraining text's
+    examples: int | None = None  # train on so many of the examples alone
+    context: int | None = None  # tokens seen at once; default the model's, more only without a table of positions
+    answer: str = "head"  # of classify: head (a row of a linear head for each label) or text (the label is written)
+    labels: tuple[str, ...] = ()  # of classify, as they were found
+    class_weights: str = "none"  # of classify: none, or balanced (each label counts alike, however rare)
+    rank: int = 0  # of the adapters (LoRA) that are trained instead of the weights; 0: all weights are trained
+    alpha: float | None = None  # adapters are scaled by alpha / rank; default twice the rank
+    targets: tuple[str, ...] = TARGETS  # the matrices of each block that get adapters
+    adapter_dropout: float = 0.0  # probability that an adapter does not see a feature of its input in a step
+    steps: int | None = None  # optimizer steps; default 10 passes over the examples, from 100 to 400
+    batch: int = 32  # examples per optimizer step
+    accumulate: int = 1  # parts in which a batch is computed, to need less memory
+    optimizer: str | None = None  # muon or adamw; default muon, and adamw for adapters and imported models
+    lr: float | None = None  # peak learning rate; default by optimizer and model
+    lr_adam: float | None = None  # peak learning rate of what Muon leaves to AdamW; default by lr
+    weight_decay: float = 0.0  # decoupled, on matrices
+    schedule: str = "linear"  # learning rate after the warm-up: constant, linear or cosine
+    warmup: int | None = None  # steps from 0 to the peak; default a twentieth of them
+    clip: float | None = 1.0  # largest norm of all gradients together; none: no clipping
+    dropout: float = 0.0  # probability, on embeddings, attention and branch outputs
+    precision: str = "auto"  # of matrix products: fp32, bf16 (weights stay fp32), or auto: what is faster here
+    seed: int = 0  # everything random follows from it
+    eval_every: int | None = None  # steps between evaluations; default: 10 evaluations in all
+    patience: int | None = 4  # stop after so many evaluations without a better validation loss; none: never
+    from_scratch: bool = False  # begin with weights drawn anew: what pretraining was worth
+
+    @property
+    def kind(self) -> str:
+        """How answers are given and scored: classify, translate or instruct."""
+        return KINDS[self.task]
+
+    @property
+    def built_in(self) -> bool:
+        return self.task != self.kind
+
+    @property
+    def head(self) -> bool:
+        """Whether a label is chosen by a linear head, and not written."""
+        return self.kind == "classify" and self.answer == "head"
+
+    def check(self) -> None:
+        if self.task not in KINDS:
+            raise unknown("task", self.task, KINDS)
+        if self.built_in and (self.data or self.validation or self.input or self.output):
+            raise ValueError(f"the task {self.task!r} makes its own examples; --data is for {self.kind!r}")
+        if not self.built_in and self.data is None:
+            built_in = next(name for name, kind in KINDS.items() if kind == self.task and name != kind)
+            raise ValueError(f"the task {self.task!r} needs examples: --data FILE.csv or .jsonl; or take {built_in!r}")
+        if self.languages and not self.built_in:
+            raise ValueError("languages are of the built-in tasks; what is in a file is in the languages it is in")
+        if self.languages and len(self.languages) != (2 if self.kind == "translate" else 1):
+            wanted = "two languages, from and to" if self.kind == "translate" else "one language"
+            raise ValueError(f"the task {self.task!r} takes {wanted}, not {' '.join(self.languages)}")
+        for name, known in (("answer", ("head", "text")), ("class_weights", ("none", "balanced"))):
+            if getattr(self, name) not in known:
+                raise unknown(name, getattr(self, name), known)
+        if self.class_weights != "none" and self.kind != "classify":
+            raise ValueError(f"class_weights are of classifications; the task {self.task!r} has no classes")
+        for name in ("rank", "seed", "weight_decay"):
+            self.require(getattr(self, name) >= 0, name, "0 or more")
+        for name in ("steps", "examples", "context", "eval_every", "patience"):
+            self.require(getattr(self, name) is None or getattr(self, name) >= 1, name, "at least 1")
+        for name in ("batch", "accumulate"):
+            self.require(getattr(self, name) >= 1, name, "at least 1")
+        for name in ("alpha", "lr", "lr_adam", "clip"):
+            self.require(getattr(self, name) is None or getattr(self, name) > 0, name, "more than 0")
+        self.require(self.warmup is None or self.warmup >= 0, "warmup", "0 or more")
+        for name in ("adapter_dropout", "dropout"):
+            self.require(0 <= getattr(self, name) < 1, name, "from 0 up to, but not, 1")
+        for target in self.targets:
+            if target not in TARGETS:
+                raise unknown("target", target, TARGETS)
+        self.require(bool(self.targets), "targets", "at least one matrix")
+        if self.rank and self.optimizer == "muon":
+            raise ValueError("adapters are trained by adamw: Muon's steps are for whole matrices")
+        if self.rank and self.from_scratch:
+            raise ValueError("adapters beside weights that know nothing learn nothing: choose --rank or --from-scratch")
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
+        if self.optimizer is not None:
+            OPTIMIZERS.check(self.optimizer)
+        SCHEDULES.check(self.schedule)
+
+    def training(self) -> TrainConfig:
+        """The same for the training loop, once every default that depends on something is filled in."""
+        same = {f.name for f in dataclasses.fields(TrainConfig)} & {f.name for f in dataclasses.fields(type(self))}
+        values = {name: getattr(self, name) for name in same}
+        return TrainConfig(**values, eval_windows=1, sample_every=0, snapshots=0 if self.rank else None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig(Config):
     """How the next token is chosen. What is cut or bent is applied in the order of the fields."""

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gptlab import doctor, files, native, runtime
-from gptlab.config import ModelConfig, SampleConfig, TrainConfig
+from gptlab.config import FinetuneConfig, ModelConfig, SampleConfig, TrainConfig
 from gptlab.convert import hf, seed
 from gptlab.convert.hf_tokenizer import read_tokenizer
+from gptlab.finetuning.data import Example
+from gptlab.finetuning.rows import Coder
+from gptlab.finetuning.trainer import classified
 from gptlab.generate.generate import PARAGRAPHS, Sample, generate
 from gptlab.lens.trace import Trace, trace
 from gptlab.messages import language
@@ -39,7 +42,7 @@ from gptlab.training.stories import Stories
 if TYPE_CHECKING:
     from gptlab.training.log import Display
 
-EXPORTS = ("hf",)
+EXPORTS = ("hf", "peft")
 EXTENDABLE = ("steps", "minutes")  # what may change when a run goes on
 # Stories that are read at each evaluation, all of them in `gptlab evaluate`; few by a model that cannot hold one, which
 # reads it by a sliding window, many times as long.
@@ -142,6 +145,8 @@ def go_on(
 ) -> Run:
     """Resume a run, with more steps if `settings` say so; ValueError for a setting that it was not begun with."""
     saved = run.train_config
+    if run.finetune_config is not None:
+        raise ValueError(f"{run.path} was fine-tuned: it goes on by `gptlab finetune --resume --out {run.path}`")
     if saved is None:
         raise ValueError(f"{run.path} was imported and has no training to resume")
     if "corpus" in settings:
@@ -258,6 +263,11 @@ def fit(
     finally:
         if display:
             display.close()
+    report(run, display)
+
+
+def report(run: Run, display: "Display | None") -> None:
+    """Write a run's report; a warning where that fails."""
     try:
         from gptlab.report import page  # here, for a model that only writes needs none of it
 
@@ -384,6 +394,16 @@ class Lab:
             given = np.concatenate([opening(self.tokenizer, PARAGRAPHS), given])
         return trace(self.model, self.tokenizer, given, follows, names=names)
 
+    def classify(self, text: str) -> dict[str, float]:
+        """The probability of each label, of a model that was fine-tuned to give labels; ValueError for another."""
+        config = self.run.finetune_config
+        if config is None or config.kind != "classify":
+            raise ValueError(f"{self.run.path} was not fine-tuned to give labels")
+        coder = coder_of(config, self.config, self.tokenizer, self.run.train_config)
+        found = classified(self.model, coder, config.labels, [Example(text, config.labels[0])])
+        coder.warn()
+        return dict(zip(config.labels, found.probabilities[0].tolist(), strict=True))
+
     def loss(self, text: str, *, per: str = "token", stride: int | None = None) -> float:
         """Nats per token ("char", "byte") of a text read from its start by a sliding window.
 
@@ -397,6 +417,12 @@ class Lab:
         nats, tokens = evaluate.sliding_nats(self.model, ids, stride=stride, limit=limit)
         predicted = b"".join(self.tokenizer.pieces[i] for i in ids[1 : tokens + 1].tolist())
         return evaluate.TextLoss(nats, tokens, len(predicted.decode("utf-8", "replace")), len(predicted))
+
+
+def coder_of(config: FinetuneConfig, shape: ModelConfig, tokenizer: Tokenizer, trained: TrainConfig | None) -> Coder:
+    """How the examples of a fine-tuning are put to its model; trained: how that was pretrained."""
+    lead = opening(tokenizer, PARAGRAPHS) if paragraphs(trained) else None
+    return Coder(tokenizer, shape, lead=lead, labels=config.labels if config.head else ())
 
 
 def load(run: str | Path | None = None, *, device: str = "auto") -> Lab:

@@ -8,6 +8,7 @@
     samples/STEP.txt       what the model wrote on the way
     snapshots/STEP.safetensors  its embedding tables on the way, for films
     sections/NAME/         what experiments found out, for the report
+    adapter/               of a fine-tuning by adapters: these alone
     tokenizers/NAME/       runs of their own, that the experiment on tokenizers compares
     report.html            all of it as a page to read and to print
     environment.json       versions, machine, command
@@ -31,7 +32,7 @@ import tomli_w
 from safetensors import SafetensorError
 
 from gptlab import files
-from gptlab.config import ModelConfig, TrainConfig
+from gptlab.config import FinetuneConfig, ModelConfig, TrainConfig
 from gptlab.text import tokenizer as tokenizers
 from gptlab.text.tokenizer import Tokenizer
 
@@ -68,6 +69,8 @@ class Run:
             table = tomllib.loads(config.read_text(encoding="utf-8"))
             self.model_config = ModelConfig.read(table["model"])
             self.train_config = TrainConfig.read(table["train"]) if "train" in table else None
+            # Of a run that was made of another one; `train` is then how that one was trained.
+            self.finetune_config = FinetuneConfig.read(table["finetune"]) if "finetune" in table else None
         except (ValueError, KeyError) as error:
             raise ValueError(f"{config} is damaged: {error}") from None
         self.text: dict[str, Any] = table.get("text", {})  # name, sha256, characters, tokens of the training text
@@ -81,6 +84,7 @@ class Run:
         *,
         train: TrainConfig | None = None,
         text: dict[str, Any] | None = None,
+        finetune: FinetuneConfig | None = None,
         environment: dict[str, Any] | None = None,
     ) -> "Run":
         """A new run directory; config.toml comes last, so a half-made one is no run."""
@@ -88,7 +92,12 @@ class Run:
         tokenizers.save(tokenizer, path / "tokenizer.json")
         if environment is not None:
             files.write_text(path / "environment.json", json.dumps(environment, indent=2, ensure_ascii=False) + "\n")
-        tables = {"model": model.to_dict(), "train": train.to_dict() if train else None, "text": text}
+        tables = {
+            "model": model.to_dict(),
+            "finetune": finetune.to_dict() if finetune else None,
+            "train": train.to_dict() if train else None,
+            "text": text,
+        }
         present = {name: table for name, table in tables.items() if table is not None}
         files.write_text(path / "config.toml", tomli_w.dumps(present))
         return cls(path)
@@ -107,6 +116,13 @@ class Run:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         files.write_text(path, tomli_w.dumps({**table, "train": config.to_dict()}))
         self.train_config = config
+
+    def set_finetune_config(self, config: FinetuneConfig) -> None:
+        """The same of a fine-tuning."""
+        path = self.path / "config.toml"
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        files.write_text(path, tomli_w.dumps({**table, "finetune": config.to_dict()}))
+        self.finetune_config = config
 
     @contextmanager
     def lock(self) -> Iterator[None]:

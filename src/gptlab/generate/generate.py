@@ -200,6 +200,8 @@ def generate(
     if paragraphs:
         ids = np.concatenate([opening(tokenizer, PARAGRAPHS), ids])
         config = config if config.stop else config.but(stop=(PARAGRAPHS,))
+    if model.config.category == "causal":  # others are given it by layouts.begin
+        ids = np.concatenate([ids, np.array(model.config.bridge, ids.dtype)])
     steps = tokens(model, ids if len(ids) else start_ids(tokenizer), config, n=n, bias=bias)
     return spelled(steps, tokenizer, [Sample(stop=config.stop) for _ in range(n)])
 

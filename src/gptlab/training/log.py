@@ -51,7 +51,9 @@ class Display(Listener):
     def evaluated(self, record: dict[str, Any], model: Transformer) -> None:
         if self.speed:
             numbers = {"train": self.train_loss, "val": record["val_loss"], "speed": self.speed}
-            self.said("evaluation", step=record["step"], steps=self.steps, **numbers)
+            entry = "evaluation_labels" if "accuracy" in record else "evaluation"
+            numbers |= {"accuracy": 100 * record.get("accuracy", 0.0)}
+            self.said(entry, step=record["step"], steps=self.steps, **numbers)
         self.mark = (time.perf_counter(), self.mark[1])  # an evaluation's time is not the training's
 
     def sample(self, step: int, text: str) -> None:

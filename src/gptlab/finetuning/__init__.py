@@ -1,0 +1,1 @@
+"""weights -> weights for a task: examples, adapters, training on answers, scores."""
