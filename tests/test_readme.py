@@ -25,6 +25,8 @@ def commands(readme: str) -> list[list[str]]:
 def test_every_command_runs(shared: Path, tmp_path: Path) -> None:
     """In the order of the page, each ends with status 0; trainings are cut to 20 steps."""
     (tmp_path / "my-book.txt").write_text("Once upon a time there was a small book of its own.\n" * 400)
+    lines = [f"a {kind} book of {n} pages,{kind}" for n in range(30) for kind in ("fine", "dull")]
+    (tmp_path / "reviews.csv").write_text("\n".join(["text,label", *lines]))
     assert len(commands("README.md")) > 8
     for command in commands("README.md"):
         if command[0] == "train":
@@ -33,6 +35,8 @@ def test_every_command_runs(shared: Path, tmp_path: Path) -> None:
                     at = command.index(flag)
                     del command[at : at + 2]
             command = [*command, "--steps", "20", "--eval-windows", "8", "--sample-every", "0"]
+        if command[0] == "finetune":
+            command = [*command, "--steps", "4", "--batch", "4"]
         if command[0] == "compare":
             command = [*command[: command.index("--steps")], "--steps", "2", "--context", "16", "--batch", "4"]
         if command[0] == "evaluate":

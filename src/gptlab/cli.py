@@ -107,7 +107,7 @@ class Finetune(config.FinetuneConfig):
     """
 
     run: Annotated[Positional[str | None], arg(metavar="[RUN]")] = None  # whose model; default: the latest run
-    task: Literal["classify", "translate", "instruct", "mood", "translation", "conditions"] = "mood"  # what to learn
+    task: Annotated[str, arg(metavar="{" + ",".join(config.KINDS) + "}")] = "mood"  # what to learn
     out: Path | None = None  # the run directory to make; default RUN-TASK
     resume: bool = False  # go on with the fine-tuning at --out
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps

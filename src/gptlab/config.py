@@ -477,7 +477,9 @@ class FinetuneConfig(Config):
     alpha: float | None = None  # adapters are scaled by alpha / rank; default twice the rank
     targets: tuple[str, ...] = TARGETS  # the matrices of each block that get adapters
     adapter_dropout: float = 0.0  # probability that an adapter does not see a feature of its input in a step
-    steps: int | None = None  # optimizer steps; default 10 passes over the examples, from 100 to 400
+    steps: int | None = (
+        None  # optimizer steps; default 10 passes over the examples, at least 100, at most 200 (texts: 400)
+    )
     batch: int = 32  # examples per optimizer step
     accumulate: int = 1  # parts in which a batch is computed, to need less memory
     optimizer: str | None = None  # muon or adamw; default muon, and adamw for adapters and imported models

@@ -36,14 +36,14 @@ from gptlab.training.loop import Listener
 if TYPE_CHECKING:
     from gptlab.training.log import Display
 
-PASSES, FEWEST, MOST = 10, 100, 400  # over the examples, and in steps, unless somebody says how many
+PASSES, FEWEST, MOST = 10, 100, (200, 400)  # over the examples, and in steps, at most for labels and for texts
 EVALUATIONS = 10
 WRITTEN = 200  # validation examples that are answered in writing for a score
 FORGOTTEN = 128  # windows, or stories, of the pretraining text that are read before and after
 # Peak learning rates for labels and for texts, found on the fables (docs/finetuning.md); of imported models, which are
 # larger, what is usual.
 RATES = {
-    "muon": (0.001, 0.006),
+    "muon": (0.001, 0.012),
     "adamw": (0.001, 0.002),
     "adapters": (0.003, 0.01),
     "imported muon": (0.001, 0.002),
@@ -215,7 +215,7 @@ def filled(config: FinetuneConfig, examples: Examples, parent: Run) -> FinetuneC
     kind = "adapters" if config.rank else optimizer
     lr = config.lr or RATES[f"imported {kind}" if imported else kind][config.kind != "classify"]
     passes = math.ceil(PASSES * len(examples.train) / config.batch)
-    steps = config.steps or min(MOST, max(FEWEST, passes))
+    steps = config.steps or min(MOST[config.kind != "classify"], max(FEWEST, passes))
     return config.but(
         optimizer=optimizer,
         lr=lr,
@@ -410,7 +410,8 @@ def export_adapter(run: str | Path | None, out: str | Path) -> str:
     scale = next(iter(pairs.values())).scale
     with files.write_whole(out) as folder:
         name = hf.write(model.eval(), tokenizer, folder / "base")
-        lora.write(folder / "adapter", {n: lora.Adapter(A, B, scale) for n, (A, B) in theirs.items()}, "base")
+        there = {n: lora.Adapter(A, B, scale) for n, (A, B) in theirs.items()}
+        lora.write(folder / "adapter", there, "base", transposed=adapters.transposed(model.config))
     return name
 
 

@@ -35,6 +35,12 @@ def to_theirs(config: ModelConfig, ours: Pairs) -> dict[str, Pair]:
     return theirs
 
 
+def transposed(config: ModelConfig) -> bool:
+    """Whether the class there holds its matrices as (inputs, outputs)."""
+    family, there = family_of(config)
+    return any(operation is TRANSPOSED for *_, operation in family.weights(there))
+
+
 def to_ours(config: ModelConfig, theirs: Pairs) -> dict[str, Pair]:
     """By the names of our weights. ValueError for an adapter of what has no place in this model."""
     family, there = family_of(config)

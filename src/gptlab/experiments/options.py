@@ -98,6 +98,11 @@ class Gradients(Experiment):
     """Where in the model does learning happen, and when?"""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Task(Experiment):
+    """How well does the model do what it was fine-tuned for, and what did that cost?"""
+
+
 EXPERIMENTS: dict[str, type[Experiment]] = {  # in the order of the report
     "anatomy": Anatomy,
     "tokenizers": Tokenizers,
@@ -108,4 +113,5 @@ EXPERIMENTS: dict[str, type[Experiment]] = {  # in the order of the report
     "next": Next,
     "decoding": Decoding,
     "gradients": Gradients,
+    "task": Task,
 }

@@ -31,20 +31,32 @@ def make(config: FinetuneConfig, languages: tuple[str, ...]) -> Examples:
     """
     wanted = 2 if config.kind == "translate" else 1
     langs = config.languages or languages[:wanted]
+    if not langs:
+        raise ValueError(
+            "this model was trained on no fables: say in which language those of the task should be, by --languages "
+            + " ".join(("en", "pt")[:wanted])
+        )
+    if len(set(langs)) != len(langs):
+        raise ValueError(f"to translate, there must be two languages, not {' '.join(langs)}")
     if len(langs) < wanted:
-        first = languages[0] if languages else "en"
+        first = langs[0]
         second = "pt" if first == "en" else "en"
         raise ValueError(
-            f"to translate, a model must know two languages, and this one was trained on "
-            f"{'one' if languages else 'no fables'}. Pretrain on both, by `gptlab train fables:{first}+{second}`, "
-            f"and say which two are meant, by --languages {first} {second}"
+            "to translate, a model must know two languages, and this one was trained on one. Pretrain on both, by "
+            f"`gptlab train fables:{first}+{second}`, and say which two are meant, by --languages {first} {second}"
         )
     told = TOLD[config.task]
+    train = [told(index, langs) for index in range(min(TRAINING, config.examples or TRAINING))]
+    val = [told(index, langs) for index in held_out()]
+    return Examples(train, val, ("bad", "good") if config.kind == "classify" else ())
+
+
+@cache
+def held_out() -> tuple[int, ...]:
+    """The numbers of the validation stories, none of which is told in training, in whatever language."""
     known = {tuple(draw(0, index).values()) for index in range(TRAINING)}
     fresh = (index for index in count(FIRST_VALIDATION) if tuple(draw(0, index).values()) not in known)
-    train = [told(index, langs) for index in range(min(TRAINING, config.examples or TRAINING))]
-    val = [told(index, langs) for index in islice(fresh, VALIDATION)]
-    return Examples(train, val, ("bad", "good") if config.kind == "classify" else ())
+    return tuple(islice(fresh, VALIDATION))
 
 
 def mood(index: int, langs: tuple[str, ...]) -> Example:

@@ -115,12 +115,14 @@ def parted(found: Sequence[Example], seed: int, *, labelled: bool = False) -> tu
         raise ValueError(f"{where}: at least two examples with different inputs are needed, one of them to validate on")
     ranks = {text: hashlib.sha256(f"{seed} {text}".encode()).digest() for text in outputs}
     number = max(1, round(len(outputs) * VALIDATION))
-    left, held_out = Counter(example.output for example in found), set()
+    left = Counter(example.output for example in found)
+    held_out: set[str] = set()
     for text in sorted(outputs, key=ranks.__getitem__):
-        alone = labelled and any(left[output] == n for output, n in outputs[text].items())
-        if len(held_out) < number and not alone:
+        if len(held_out) == number:
+            break
+        if not (labelled and any(left[output] == n for output, n in outputs[text].items())):
             held_out.add(text)
-            left -= outputs[text]
+            left.subtract(outputs[text])
     if not held_out:
         raise ValueError(
             f"{where}: no label has two different inputs, one to learn from and one to validate on. Add examples, or "
@@ -152,12 +154,12 @@ def examples(path: Path, config: FinetuneConfig) -> Iterator[Example]:
 
 
 def plain(value: Any, what: str) -> str:
-    """A text, a number or a truth value of a JSON file as text, and null as nothing; ValueError for a list or object."""
+    """What a JSON file holds, as text: null is an empty one. ValueError for a list or an object."""
     if value is None:
         return ""
     if not isinstance(value, str | int | float):
-        kind = "list" if isinstance(value, list) else "object"
-        raise ValueError(f"{what} holds a {kind}, where a text or a number is expected")
+        kind = "a list" if isinstance(value, list) else "an object"
+        raise ValueError(f"{what} holds {kind}, where a text or a number is expected")
     return characters_only(value) if isinstance(value, str) else json.dumps(value)
 
 
@@ -191,12 +193,14 @@ def table(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         raise ValueError(f"{path} ends in {kind or 'nothing'!r}; examples are read from .csv, .tsv, .jsonl or .json")
     scanned = scan(path.name, [path])
     for note in scanned.notes:
+        if note.startswith("line ends"):  # a table's lines may end as they like
+            continue
         warnings.warn(f"{path.name}: {note}", stacklevel=2)
     text = scanned.read()
     if kind in (".csv", ".tsv"):
         yield from cells(text, path.name, "\t" if kind == ".tsv" else delimiter_of(text))
     elif kind == ".json":
-        rows = parsed(text, str(path))
+        rows = parsed(text, path.name)
         if not isinstance(rows, list):
             held = "an object" if isinstance(rows, dict) else "a single value"
             raise ValueError(f"{path} holds {held}, where a list of objects is expected")
@@ -207,14 +211,16 @@ def table(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 where = f"{path.name}, line {number}"
-                yield where, an_object(parsed(line, where), where)
+                yield where, an_object(parsed(line, path.name, number), where)
 
 
-def parsed(text: str, where: str) -> Any:
+def parsed(text: str, name: str, line: int = 1) -> Any:
+    """JSON that begins in a line of a file."""
     try:
         return json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{where}: it is not valid JSON: {error}") from None
+    except json.JSONDecodeError as error:
+        at = f"{name}, line {line + error.lineno - 1}, column {error.colno}"
+        raise ValueError(f"{at}: it is not valid JSON: {error.msg}") from None
 
 
 def an_object(row: Any, where: str) -> dict[str, Any]:

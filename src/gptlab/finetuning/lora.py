@@ -145,9 +145,9 @@ def merge(weights: Mapping[str, Tensor], added: Mapping[str, Adapter]) -> dict[s
 # Files, in the format of Hugging Face's peft
 
 
-def write(folder: Path, added: Mapping[str, Adapter], base: str) -> None:
+def write(folder: Path, added: Mapping[str, Adapter], base: str, *, transposed: bool = False) -> None:
     """adapter_config.json and adapter_model.safetensors, which peft loads beside a model whose modules have these
-    names: ours, or, once translated, those of transformers."""
+    names: ours, or, once translated, those of transformers; transposed: whose matrices are (inputs, outputs)."""
     some = next(iter(added.values()))
     rank = some.A.shape[0]
     names = [name.removesuffix(".weight") for name in added]
@@ -159,12 +159,12 @@ def write(folder: Path, added: Mapping[str, Adapter], base: str) -> None:
         "lora_dropout": 0.0,
         "target_modules": sorted({".".join(name.split(".")[-2:]) for name in names}),
         "bias": "none",
-        "fan_in_fan_out": False,
+        "fan_in_fan_out": transposed,
         "inference_mode": True,
         "task_type": None,
     }
     weights = {
-        f"{PREFIX}{name}.lora_{part}.weight": getattr(added[f"{name}.weight"], part).cpu().contiguous()
+        f"{PREFIX}{name}.lora_{part}.weight": getattr(added[f"{name}.weight"], part).cpu().clone()
         for name in names
         for part in ("A", "B")
     }

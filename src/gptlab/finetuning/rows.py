@@ -57,8 +57,9 @@ class Coder:
         self.shortest, self.cut, self.seen = 1 << 62, 0, 0
 
     def prompt(self, text: str) -> Ids:
-        """The ids of what is given."""
-        return np.concatenate([self.lead, self.ids(text)])
+        """The ids of what is given; one id at least, for a model must have something to read."""
+        given = np.concatenate([self.lead, self.ids(text)])
+        return given if len(given) else np.zeros(1, np.int64)
 
     def ids(self, text: str) -> Ids:
         missing = self.tokenizer.unknown(text)
@@ -88,8 +89,6 @@ class Coder:
             self.cut += 1
             self.longest = max(self.longest, (length, example.where))
             given, follows = given[:least_given], follows[:most_answer]
-        if not len(given):
-            given = np.zeros(1, np.int64)  # an encoder must have something to read
         return Row(given, follows, weight)
 
     def warn(self) -> None:

@@ -107,6 +107,8 @@ class Encoded:
 class Finetuner(Loop):
     """Trains on the answers of examples; the best weights are those with the least validation loss."""
 
+    margin = math.inf  # who learns a few examples by heart is far more wrong on others than guessing: patience ends it
+
     def __init__(self, model: Transformer, data: Encoded, config: FinetuneConfig, new: Sequence[int]) -> None:
         """new: the ids of the tokens that the model was extended by."""
         self.data, self.how, self.new = data, config, list(new)

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from gptlab.config import TrainConfig
+from gptlab.config import FinetuneConfig, TrainConfig
 from gptlab.model.count import count
 from gptlab.presets import preset, settings_for
 from gptlab.run import Run
@@ -20,7 +20,9 @@ class Facts:
     """The numbers of one run. What it does not record is None or empty: an imported run has no training."""
 
     def __init__(self, run: Run) -> None:
-        self.run, self.model, self.config, self.text = run, run.model_config, run.train_config, run.text
+        self.run, self.model, self.text, self.finetune = run, run.model_config, run.text, run.finetune_config
+        # Of a fine-tuned run, the metrics are of the fine-tuning, and the training was another run's.
+        self.config = None if self.finetune else run.train_config
         self.parameters = count(run.model_config)
         records = run.metrics()
         losses = ("train_loss", "val_loss", "story_loss", "half_loss")
@@ -43,7 +45,7 @@ class Facts:
 
     @property
     def bits_per_character(self) -> float | None:
-        if self.best is None or self.tokens_per_character is None:
+        if self.best is None or self.tokens_per_character is None or self.finetune:
             return None
         return self.best[2] * self.tokens_per_character / math.log(2)
 
@@ -69,7 +71,12 @@ class Facts:
         return [(name, value, usual[name]) for name, value in values.items()]
 
     def train_settings(self) -> list[tuple[str, Any, Any]]:
-        """(name, value, the recipe's value) of each field of the training."""
+        """(name, value, the recipe's value) of each field of the training, or the fine-tuning."""
+        if self.finetune:
+            plain = vars(FinetuneConfig(task=self.finetune.task, data=self.finetune.data))
+            hashes = ("parent_sha256", "data_sha256")
+            found = {name: value for name, value in vars(self.finetune).items() if name not in hashes}
+            return [(name, value, value if plain[name] is None else plain[name]) for name, value in found.items()]
         if self.config is None:
             return []
         usual = vars(self.usual(self.config))

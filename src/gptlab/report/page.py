@@ -141,7 +141,7 @@ class Page:
                     (("training_loss", facts.train), ("validation_loss", facts.val)),
                 )
             ]
-            guess = [(self.t("guessing", value=facts.guess), facts.guess)]
+            guess = [] if facts.finetune else [(self.t("guessing", value=facts.guess), facts.guess)]
             chart = Chart(curves, self.t("axis_step"), self.t("axis_token"), guess)
             ends = {"first": facts.val[0][2], "last": facts.val[-1][2], "best": facts.best[2]}
             found["curves"] = self.figure(chart, self.t("curves_alt", **ends))
@@ -176,6 +176,11 @@ class Page:
     def commands(self, facts: Facts) -> list[tuple[str, list[str]]]:
         """(what for, lines to copy)."""
         run, config = quoted(facts.run.path), facts.config
+        if facts.finetune:
+            resume = f"gptlab finetune --resume --out {run} --steps {2 * facts.step}"
+            ask = "gptlab sample {} {}".format(run, '"…"')
+            every = [("go_sample", ask), ("go_evaluate", f"gptlab evaluate {run}"), ("go_finetune", resume)]
+            return [(self.t(entry), [line]) for entry, line in every]
         on = "" if config else " --on shakespeare"  # an imported run names no text of its own
         found = [("go_sample", [f"gptlab sample {run} --temperature 1.2", f"gptlab sample {run} --temperature 0.5"])]
         found.append(("go_evaluate", [f"gptlab evaluate {run}{on}"]))

@@ -105,6 +105,7 @@ class Loop:
 
     tokens_per_step: int
     guess: float  # the loss of guessing all alike, in nats
+    margin = DIVERGED  # a loss so much above that is hopeless
 
     def __init__(self, model: Transformer, config: TrainConfig) -> None:
         self.model, self.config = model, config
@@ -215,7 +216,7 @@ class Loop:
                 listener.evaluated(entry, self.model)
 
         def check(loss: float, at: int) -> None:
-            if not loss < self.guess + DIVERGED:  # NaN is not less either
+            if not loss < self.guess + self.margin:  # NaN is not less either
                 last = f"the last good state is step {saved}" if saved >= 0 else "no step was saved"
                 raise Diverged(
                     f"the loss is {loss:.3g} at step {at}, where guessing gives {self.guess:.2f}: "
