@@ -115,6 +115,7 @@ class Finetuner(Loop):
         if config.rank:
             lora.adapt(model, config, new)
         super().__init__(model, config.training())
+        self.draws = self.draws or bool(config.rank and config.adapter_dropout)
         self.label_ids = torch.tensor(list(data.coder.labels.values()), device=self.device)
         self.guess = math.log(len(self.label_ids) or model.vocab_size)
         mean = np.mean([sum(data.coder.sizes(row)) for row in data.train[:1000]])

@@ -110,6 +110,7 @@ class Loop:
     def __init__(self, model: Transformer, config: TrainConfig) -> None:
         self.model, self.config = model, config
         self.device = next(model.parameters()).device
+        self.draws = bool(config.dropout)  # whether a step draws at random
         self.learning = [p for p in model.parameters() if p.requires_grad]
         self.optimizer: Optimizer = OPTIMIZERS[config.optimizer](model, config)
 
@@ -146,7 +147,7 @@ class Loop:
         for parameter in self.learning:
             parameter.grad = None
         for part, chunk in enumerate(batch.split(config.accumulate)):
-            if config.dropout:
+            if self.draws:
                 torch.manual_seed(key(config.seed, "dropout", step, part))
             with runtime.autocast(self.device, config.precision):
                 loss = self.nats(chunk) / asked
@@ -224,7 +225,7 @@ class Loop:
                 )
 
         self.model.train()
-        with interruptible() as interrupted, seeded(config):
+        with interruptible() as interrupted, seeded(self.draws):
             if not state:
                 assess()
                 if kept:
@@ -352,9 +353,9 @@ class Trainer(Loop):
 
 
 @contextmanager
-def seeded(config: TrainConfig) -> Iterator[None]:
+def seeded(draws: bool) -> Iterator[None]:
     """Leave torch's global generator, which dropout must reseed, as the caller had it."""
-    if not config.dropout:
+    if not draws:
         yield
         return
     with torch.random.fork_rng():
