@@ -526,8 +526,9 @@ class FinetuneConfig(Config):
         for name, known in (("answer", ("head", "text")), ("class_weights", ("none", "balanced"))):
             if getattr(self, name) not in known:
                 raise unknown(name, getattr(self, name), known)
-        if self.class_weights != "none" and self.kind != "classify":
-            raise ValueError(f"class_weights are of classifications; the task {self.task!r} has no classes")
+        for name, usual in (("class_weights", "none"), ("answer", "head")):
+            if getattr(self, name) != usual and self.kind != "classify":
+                raise ValueError(f"{name} is of classifications; the task {self.task!r} has no labels")
         for name in ("rank", "seed", "weight_decay"):
             self.require(getattr(self, name) >= 0, name, "0 or more")
         for name in ("steps", "examples", "context", "eval_every", "patience"):
@@ -542,7 +543,13 @@ class FinetuneConfig(Config):
         for target in self.targets:
             if target not in TARGETS:
                 raise unknown("target", target, TARGETS)
-        self.require(bool(self.targets), "targets", "at least one matrix")
+        self.require(len(set(self.targets)) == len(self.targets) > 0, "targets", "distinct matrices, at least one")
+        if not self.rank:
+            for name in ("alpha", "targets", "adapter_dropout"):
+                if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                    raise ValueError(f"{name} is of adapters: choose their --rank, too")
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch {self.batch} is not divisible by accumulate {self.accumulate}")
         if self.rank and self.optimizer == "muon":
             raise ValueError("adapters are trained by adamw: Muon's steps are for whole matrices")
         if self.rank and self.from_scratch:

@@ -311,7 +311,8 @@ def evaluate_task(lab: Lab, examples: Examples | None = None, *, most: int | Non
         return Result(found.told(), some, found)
     some = examples.val[: most or WRITTEN]
     how = SampleConfig(tokens=lab.config.context, temperature=0 if config.kind == "translate" else 1, seed=seed)
-    texts = answers(lab.model, lab.tokenizer, [coder.prompt(e.input) for e in some], how)
+    # Cut as they were in training, where they are too long.
+    texts = answers(lab.model, lab.tokenizer, [coder.row(e).given for e in some], how)
     numbers: dict[str, float] = {}
     if config.built_in:
         lang = (config.languages or fables.languages(trained_on(lab.run)))[1 if config.kind == "translate" else 0]

@@ -31,7 +31,7 @@ Told = Callable[[Words], str]
 LISTED = 6  # labels that a sentence names
 MOST = 20  # labels that fit into a confusion matrix
 ROOM = {"wide": 18, "narrow": 11}  # characters of a label in a figure
-LETTER = 0.06  # inches that one of them takes
+LETTER = 0.0086  # inches that one of them takes, for each point
 WRONG, CUT = 5, 120  # mistakes that are shown, and characters of their texts
 ANSWERS, LONGEST = 3, 700  # texts that are shown, and characters of them
 CHANCE = 2.0  # standard errors, or deviations, that chance explains
@@ -49,6 +49,7 @@ UNITS = {
     "bleu": (1, ".1f"),
     "chrf": (1, ".1f"),
 }
+SOLVED = 0.01  # nats of a validation loss that leave nothing to wish for
 # Nats per token of the pretraining text that were lost: the least to be called a little, much, and most. The last
 # doubles the perplexity.
 LITTLE, MUCH, DOUBLED = 0.01, 0.1, math.log(2)
@@ -252,7 +253,8 @@ def matrix(words: Words, shape: str, counts: Array, asked: Array, labels: Sequen
     """counts (K, K), a row for each true label; asked (K,): examples of each."""
     names = short(labels, ROOM[shape])
     width, K = figures.SHAPES[shape][0], len(names)
-    longest = LETTER * max(map(len, names))
+    points = 8.5 if K <= 6 else 7.0
+    longest = LETTER * points * max(map(len, names))
     cell = (width - longest - 0.4) / K
     upright = longest > cell - 0.05
     height = max(0.18 if shape == "narrow" else 0.2, min(0.5, 1.6 / K))
@@ -266,8 +268,8 @@ def matrix(words: Words, shape: str, counts: Array, asked: Array, labels: Sequen
     for k, j, number in told:
         ink = "black" if shares[k, j] > 0.5 else "white"
         axes.text(j, k, number, ha="center", va="center", fontsize=size, color=ink, in_layout=False)
-    figures.labelled(axes, "y", names, fontsize=7)
-    figures.labelled(axes, "x", names, fontsize=7, rotation=90 if upright else 0)
+    figures.labelled(axes, "y", names, fontsize=points)
+    figures.labelled(axes, "x", names, fontsize=points, rotation=90 if upright else 0)
     axes.tick_params(length=0)
     axes.set_xlabel(words("axis_given"))
     axes.set_ylabel(words("axis_true"))
@@ -491,7 +493,8 @@ def bars(words: Words, shape: str, shares: Sequence[Share]) -> Figure:
     axes.set_yticks(places, [named(words, s.choice) for s in shares], fontsize=8)
     axes.set_ylim(len(shares) - 0.4, -0.6)
     axes.set_xlim(0, 1)
-    axes.set_xticks(np.arange(0, 1.01, 0.25), [words("percent", value=v) for v in range(0, 101, 25)])
+    ticks = np.linspace(0, 1, 5 if shape == "wide" else 3)
+    axes.set_xticks(ticks, [words("percent", value=100 * value) for value in ticks])
     axes.get_xticklabels()[-1].set_ha("right")
     axes.set_xlabel(words("axis_choices"))
     axes.grid(axis="x", color=figures.FAINT, linewidth=0.6)
@@ -617,7 +620,8 @@ def course(lab: Lab, section: Section, config: FinetuneConfig) -> None:
     best, loss = found.best
     values: dict[str, Any] = {"best": best, "loss": loss, "first": found.val[0][1], "last": found.val[-1][1]}
     section.text(f"course_{found.verdict}", **values)
-    if found.verdict == "flat" and found.val[-1][0] == config.steps and config.schedule != "constant":
+    decayed = config.schedule != "constant" and found.val[-1][0] == config.steps
+    if found.verdict == "flat" and decayed and loss > SOLVED:
         section.text("course_decayed")
     if config.steps and found.val[-1][0] < config.steps:
         section.text("course_stopped", step=found.val[-1][0], steps=config.steps)
