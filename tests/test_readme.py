@@ -35,6 +35,8 @@ def test_every_command_runs(shared: Path, tmp_path: Path) -> None:
                     at = command.index(flag)
                     del command[at : at + 2]
             command = [*command, "--steps", "20", "--eval-windows", "8", "--sample-every", "0"]
+        if command[0].startswith("lesson"):  # the course has tests of its own
+            command = command[:1]
         if command[0] == "finetune":
             command = [*command, "--steps", "4", "--batch", "4"]
         if command[0] == "compare":

@@ -673,6 +673,78 @@ def show(argv: list[str]) -> int:
     return 0
 
 
+def lesson(argv: list[str]) -> int:
+    """`gptlab lesson [N]`, `gptlab lesson check N`, `gptlab lesson key N`."""
+    from gptlab.teach import options
+
+    if argv and argv[0] in options.LESSON:
+        return exercises(argv[0], parse(f"lesson {argv[0]}", options.LESSON[argv[0]], argv[1:]))
+    args = parse("lesson", options.Lesson, argv)
+    lang = language(args.lang)
+    if args.number is None:
+        if args.notebook:
+            raise ValueError("--notebook needs the number of a lesson: gptlab lesson 0 --notebook")
+        return lessons_listed(lang)
+
+    from gptlab.teach import notebook, terminal
+
+    if args.notebook:
+        path = notebook.write(args.number, lang, args.out, run=args.run, own=args.own)
+        print(say_of_course("notebook_written", lang, path=path))
+        return 0
+    terminal.show(terminal.opened(args.number, lang, args.run, own=args.own), args.figures, page=args.page)
+    return 0
+
+
+def exercises(what: str, args: Any) -> int:
+    """Ask a lesson's exercises, or print their key."""
+    from gptlab.teach import lesson, terminal
+
+    lang = language(args.lang)
+    given = None
+    if what == "check" and args.answers is not None:
+        given = terminal.read_answers(args.answers, lesson.load(lesson.find(args.number), lang))
+    played = terminal.opened(args.number, lang, args.run, own=args.own)
+    if what == "key":
+        terminal.key(played)
+    else:
+        terminal.check(played, given)
+    return 0
+
+
+def lessons(argv: list[str]) -> int:
+    """`gptlab lessons --html DIR`: the course as pages."""
+    from gptlab.teach import options
+
+    args = parse("lessons", options.Lessons, argv)
+    langs = tuple(LANGUAGES) if args.lang == "all" else tuple(language(lang) for lang in args.lang.split(","))
+    if args.html is None:
+        return lessons_listed(language() if args.lang == "all" else langs[0])
+
+    from gptlab.teach import pages
+
+    path = pages.build(args.html, langs, args.numbers)[0]
+    print(say_of_course("pages_written", language(), path=path))
+    if args.open:
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
+    return 0
+
+
+def lessons_listed(lang: str) -> int:
+    from gptlab.teach import contents
+
+    contents.listed(lang)
+    return 0
+
+
+def say_of_course(entry: str, lang: str, **values: object) -> str:
+    from gptlab.teach.words import say
+
+    return say(entry, lang, **values)
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "finetune": finetune,
@@ -681,6 +753,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "report": report,
     "compare-runs": compare_runs,
     "experiment": experiment,
+    "lesson": lesson,
+    "lessons": lessons,
     "compare": compare,
     "import": import_,
     "export": export,
