@@ -61,8 +61,15 @@ def scores(run: Run) -> dict[str, float]:
     return run.metrics()[-1]["scores"]
 
 
-@pytest.mark.parametrize("category", MODELS)
-@pytest.mark.parametrize("how", [{}, {"answer": "text"}, {"rank": 8}, {"from_scratch": True}])
+def cases() -> Iterator[Any]:
+    """Every way to train for causal models; for the others what their kind changes, and the rest where time is."""
+    for category in MODELS:
+        for how in ({}, {"rank": 8}, {"answer": "text"}, {"from_scratch": True}):
+            few = category == "causal" or "rank" in how or not how
+            yield pytest.param(category, how, marks=() if few else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("category", "how"), cases())
 def test_labels_are_learned(category: str, how: dict[str, Any], folder: Path, tmp_path: Path) -> None:
     """Whatever the architecture, and however it is trained, sixty steps learn which words are animals."""
     parent = folder / "runs" / category

@@ -378,7 +378,7 @@ def test_it_takes_anything(name: str, recorded: bool) -> None:
     assert graph.mermaid() and str(graph)
 
 
-@pytest.mark.parametrize("name", ["gpt2-mini", "llama-mini", "t5-mini"])
+@pytest.mark.parametrize("name", [pytest.param("gpt2-mini", marks=pytest.mark.slow), "llama-mini", "t5-mini"])
 def test_a_model(name: str) -> None:
     """The loss of a model of ours, with every parameter by its name. It is large, and said to be."""
     model = build(preset(name, n_layers=1))
