@@ -47,16 +47,16 @@ def make(config: FinetuneConfig, languages: tuple[str, ...]) -> Examples:
         )
     told = TOLD[config.task]
     train = [told(index, langs) for index in range(min(TRAINING, config.examples or TRAINING))]
-    val = [told(index, langs) for index in held_out()]
+    val = [told(index, langs) for index in held_out(TRAINING, FIRST_VALIDATION, VALIDATION)]
     return Examples(train, val, ("bad", "good") if config.kind == "classify" else ())
 
 
 @cache
-def held_out() -> tuple[int, ...]:
-    """The numbers of the validation stories, none of which is told in training, in whatever language."""
-    known = {tuple(draw(0, index).values()) for index in range(TRAINING)}
-    fresh = (index for index in count(FIRST_VALIDATION) if tuple(draw(0, index).values()) not in known)
-    return tuple(islice(fresh, VALIDATION))
+def held_out(training: int, first: int, validation: int) -> tuple[int, ...]:
+    """The numbers of the validation stories, from `first` on, none of which is told in training, in any language."""
+    known = {tuple(draw(0, index).values()) for index in range(training)}
+    fresh = (index for index in count(first) if tuple(draw(0, index).values()) not in known)
+    return tuple(islice(fresh, validation))
 
 
 def mood(index: int, langs: tuple[str, ...]) -> Example:
