@@ -93,7 +93,7 @@ def train(
     stories = stories_of(config.corpus, tokenizer, config)
     shape = shape.but(vocab_size=tokenizer.vocab_size, bridge=objective_of(shape, tokenizer, config).bridge)
 
-    path = new_path(text.name, config.preset) if out is None else Path(out)
+    path = numbered(Path("runs") / f"{text.name}-{config.preset}") if out is None else Path(out)
     if path.exists() and not resume and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path} is there already: go on with it by --resume, or choose another --out")
     with explained(config, shape, path):
@@ -307,9 +307,8 @@ def machine(device: str, precision: str = "fp32") -> doctor.Choice:
     return chosen
 
 
-def new_path(text: str, preset: str) -> Path:
-    """runs/TEXT-PRESET, with a number after it where that is taken."""
-    first = Path("runs") / f"{text}-{preset}"
+def numbered(first: Path) -> Path:
+    """A path, with a number after it where that is taken."""
     path, number = first, 2
     while path.exists():
         path, number = first.with_name(f"{first.name}-{number}"), number + 1
@@ -377,8 +376,13 @@ class Lab:
         return texts[0] if n == 1 else texts
 
     def samples(self, prompt: str, config: SampleConfig, *, n: int = 1) -> Iterator[tuple[int, str, Sample]]:
-        """(which sample, new text, the sample) as it is written; see generate.generate."""
-        return generate(self.model, self.tokenizer, prompt, config, n=n, paragraphs=paragraphs(self.run.train_config))
+        """(which sample, new text, the sample) as it is written; see generate.generate. A fine-tuned model reads the
+        beginning of a prompt that is too long, as it did of such examples."""
+        trained, tuned, most = self.run.train_config, self.run.finetune_config, None
+        if tuned is not None:
+            coder = coder_of(tuned, self.config, self.tokenizer, trained)
+            most = coder.room(min(config.tokens, self.config.context // 2))
+        return generate(self.model, self.tokenizer, prompt, config, n=n, paragraphs=paragraphs(trained), most=most)
 
     def trace(self, text: str, then: str = "", *, names: Sequence[str] = ()) -> Trace:
         """What flows through the model while it reads `text`: named arrays, as in lens/trace.py.

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from gptlab import files, runtime
 from gptlab.config import FinetuneConfig, SampleConfig, TrainConfig
 from gptlab.convert import adapters, hf
+from gptlab.doctor import Choice
 from gptlab.finetuning import builtin, data, lora
 from gptlab.finetuning.data import Example, Examples
 from gptlab.finetuning.rows import bridged
 from gptlab.finetuning.scores import Classification, of_texts
 from gptlab.finetuning.trainer import Encoded, Finetuner, classified, extended, special_tokens
 from gptlab.generate.generate import PARAGRAPHS, tokens
-from gptlab.lab import Lab, coder_of, explained, find, load, machine, objective_of, paragraphs, report
+from gptlab.lab import Lab, coder_of, explained, find, load, machine, numbered, objective_of, paragraphs, report
 from gptlab.model.kernels import sdpa
 from gptlab.model.transformer import Transformer, build
 from gptlab.run import Run, load_tensors, load_weights
@@ -80,19 +81,20 @@ def finetune(
     with explained(config.training(), parent.model_config, path):
         chosen = machine(device, config.precision)
         config = config.but(precision=chosen.precision)
-        model, tokenizer, new = begun(config, parent, chosen.kernel)
-        trained = "adamw" if config.optimizer is None else config.optimizer
-        check_memory(model.config, runtime.memory(chosen.device), optimizer=trained)
-        coder = coder_of(config, model.config, tokenizer, parent.train_config)
-        encoded = Encoded.of(examples, coder, balanced=config.class_weights == "balanced")
-        trainer = Finetuner(model.to(chosen.device), encoded, config, new)
+        check_memory(
+            parent.model_config,
+            runtime.memory(chosen.device),
+            optimizer=None if config.rank else config.optimizer,
+            instead="fine-tune a smaller model" + ("" if config.rank else ", or adapters alone, by --rank 8"),
+        )
+        trainer = trainer_of(config, parent, examples, chosen)
         if display:
             told(display, trainer, parent)
         before = pretraining_loss(load(parent.path, device=device))
         made = Run.create(
             path,
-            model.config,
-            tokenizer,
+            trainer.model.config,
+            trainer.data.coder.tokenizer,
             train=parent.train_config,
             text=parent.text or None,
             finetune=config,
@@ -138,10 +140,7 @@ def go_on(
         run.set_finetune_config(config)
     with explained(config.training(), run.model_config, run.path), run.lock():
         chosen = machine(device, config.precision)
-        model, tokenizer, new = begun(config, parent, chosen.kernel)
-        coder = coder_of(config, model.config, tokenizer, parent.train_config)
-        encoded = Encoded.of(examples, coder, balanced=config.class_weights == "balanced")
-        trainer = Finetuner(model.to(chosen.device), encoded, config, new)
+        trainer = trainer_of(config, parent, examples, chosen)
         finish(run, trainer, listeners, display, device)
     return run
 
@@ -153,22 +152,31 @@ def finish(
     display: "Display | None",
     device: str,
 ) -> None:
-    """Train, score the best model, and write the report."""
+    """Train, score the best model once it is done, and write the report."""
     try:
-        trainer.fit(run, [*([display] if display else []), *listeners])
+        outcome = trainer.fit(run, [*([display] if display else []), *listeners])
     finally:
         if display:
             display.close()
-    lab = load(run.path, device=device)
-    scores = evaluate_task(lab, trainer.data.examples).told
-    after = pretraining_loss(lab)
-    if after is not None:
-        scores["pretraining_loss"] = after
-    run.add_metrics({"step": trainer.config.steps, "scores": scores})
+    scored = any("scores" in record and record["step"] == outcome.step for record in run.metrics())
+    if outcome.reason != "interrupted" and not scored:
+        lab = load(run.path, device=device)
+        scores = evaluate_task(lab, trainer.data.examples).told
+        after = pretraining_loss(lab)
+        if after is not None:
+            scores["pretraining_loss"] = after
+        run.add_metrics({"step": outcome.step, "scores": scores})
     report(run, display)
 
 
 # What a fine-tuning begins with
+
+
+def trainer_of(config: FinetuneConfig, parent: Run, examples: Examples, chosen: Choice) -> Finetuner:
+    model, tokenizer, new = begun(config, parent, chosen.kernel)
+    coder = coder_of(config, model.config, tokenizer, parent.train_config)
+    encoded = Encoded.of(examples, coder, balanced=config.class_weights == "balanced")
+    return Finetuner(model.to(chosen.device), encoded, config, new)
 
 
 def parent_of(config: FinetuneConfig, run: Run) -> Run:
@@ -202,10 +210,26 @@ def examples_of(config: FinetuneConfig, trained: TrainConfig | None) -> Examples
     if config.built_in:
         known = trained is not None and corpora.is_fables(trained.corpus)
         return builtin.make(config, fables.languages(trained.corpus) if known and trained else ())
-    found = data.read(config)
-    if config.examples is not None:
-        found = dataclasses.replace(found, train=found.train[: config.examples])
-    return found
+    return data.read(config)
+
+
+def examples_of_run(run: Run) -> Examples:
+    """Those that a run was fine-tuned on; ValueError for a run without a task, and where they have changed."""
+    config = run.finetune_config
+    if config is None:
+        raise ValueError(f"{run.path} was not fine-tuned, and has no task")
+    if hashes(config) != config.data_sha256:
+        paths = " and ".join(name for name in (config.data, config.validation) if name)
+        raise ValueError(f"the examples of {run.path} have changed, or are not there any more: {paths}")
+    return examples_of(config, run.train_config)
+
+
+def languages(run: Run) -> tuple[str, ...]:
+    """Those of a built-in task, of translation from and to; for answers, the last one counts."""
+    config = run.finetune_config
+    assert config is not None
+    known = config.languages or fables.languages(run.train_config.corpus if run.train_config else "")
+    return known[: 2 if config.kind == "translate" else 1]
 
 
 def filled(config: FinetuneConfig, examples: Examples, parent: Run) -> FinetuneConfig:
@@ -255,12 +279,8 @@ def lasting(path: str | Path) -> str:
 
 
 def new_path(parent: Run, config: FinetuneConfig) -> Path:
-    """Beside the parent, PARENT-TASK, with a number after it where that is taken."""
-    first = parent.path.with_name(f"{parent.name}-{config.task}")
-    path, number = first, 2
-    while path.exists():
-        path, number = first.with_name(f"{first.name}-{number}"), number + 1
-    return path
+    """Beside the parent, PARENT-TASK."""
+    return numbered(parent.path.with_name(f"{parent.name}-{config.task}"))
 
 
 def told(display: "Display", trainer: Finetuner, parent: Run) -> None:
@@ -300,10 +320,7 @@ def evaluate_task(lab: Lab, examples: Examples | None = None, *, most: int | Non
     config = lab.run.finetune_config
     if config is None:
         raise ValueError(f"{lab.run.path} was not fine-tuned, and has no task")
-    if examples is None:
-        if hashes(config) != config.data_sha256:
-            raise ValueError(f"the examples of {lab.run.path} have changed, or are not there any more")
-        examples = examples_of(config, lab.run.train_config)
+    examples = examples or examples_of_run(lab.run)
     coder = coder_of(config, lab.config, lab.tokenizer, lab.run.train_config)
     if config.kind == "classify":
         some = examples.val[:most]
@@ -315,19 +332,14 @@ def evaluate_task(lab: Lab, examples: Examples | None = None, *, most: int | Non
     texts = answers(lab.model, lab.tokenizer, [coder.row(e).given for e in some], how)
     numbers: dict[str, float] = {}
     if config.built_in:
-        lang = (config.languages or fables.languages(trained_on(lab.run)))[1 if config.kind == "translate" else 0]
-        marks = [builtin.right(text, e.choices, lang) for text, e in zip(texts, some, strict=True)]
-        asked = sum(len(e.choices) for e in some)
-        numbers["choices"] = sum(right for right, _ in marks) / asked
-        numbers["all_choices"] = float(np.mean([r == len(e.choices) for (r, _), e in zip(marks, some, strict=True)]))
+        lang = languages(lab.run)[-1]
+        marks = [builtin.judged(text, e.choices, lang) for text, e in zip(texts, some, strict=True)]
+        numbers["choices"] = float(np.mean([right for told, _ in marks for right in told.values()]))
+        numbers["all_choices"] = float(np.mean([all(told.values()) for told, _ in marks]))
         numbers["whole"] = float(np.mean([whole for _, whole in marks]))
     if not (config.built_in and config.kind == "instruct"):  # any fable that has what was asked is a right answer
         numbers |= of_texts(texts, [e.output for e in some])
     return Result(numbers, some, written=tuple(texts))
-
-
-def trained_on(run: Run) -> str:
-    return run.train_config.corpus if run.train_config else ""
 
 
 def answers(
@@ -343,8 +355,10 @@ def answers(
     bias = dict.fromkeys(range(tokenizer.vocab_size, model.vocab_size), -math.inf)
     for numbers in by_length.values():
         for some in (numbers[i : i + TOGETHER] for i in range(0, len(numbers), TOGETHER)):
-            rows = np.stack([np.concatenate([prompts[i], bridge])[-model.context :] for i in some])
-            left = model.context - rows.shape[1] if model.config.category == "causal" else model.context
+            rows = np.stack([np.concatenate([prompts[i], bridge]) for i in some])
+            left = model.context
+            if model.config.category != "encoder-decoder":
+                left -= len(prompts[some[0]]) + len(model.config.bridge)
             settings = how.but(tokens=max(1, min(how.tokens, left)), seed=how.seed + some[0])
             written: list[list[int]] = [[] for _ in some]
             open_ = set(range(len(some)))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gptlab.config import FinetuneConfig
 from gptlab.finetuning import builtin
-from gptlab.finetuning.builtin import ASKED, MOST, conditions, make, request, right, translation, words
+from gptlab.finetuning.builtin import ASKED, MOST, conditions, judged, make, request, translation, words
 from gptlab.finetuning.data import Examples
 from gptlab.messages import LANGUAGES
 from gptlab.text.fables import Choices, corpus, draw
@@ -78,7 +78,7 @@ def test_requests_and_their_fables(lang: str) -> None:
         assert understood(example.input, lang) == example.choices
         assert example.choices.items() <= draw(0, index).items()
         assert example.output == grammar(lang).tell(draw(0, index))
-        assert right(example.output, example.choices, lang) == (len(example.choices), True)
+        assert judged(example.output, example.choices, lang) == (dict.fromkeys(example.choices, True), True)
         assert example.choices == conditions(index, ("en",)).choices
         sizes.append(len(example.choices))
         named += example.choices
@@ -161,18 +161,17 @@ def changed(choices: Choices, name: str, rng: random.Random) -> Choices:
 @EVERY
 @settings(max_examples=40)
 @given(index=INDEX, rng=st.randoms(use_true_random=False))
-def test_right_counts_the_choices(lang: str, index: int, rng: random.Random) -> None:
-    """All of a perfect text; one less where one is told otherwise; what is wanted alone counts."""
+def test_choices_are_judged_one_by_one(lang: str, index: int, rng: random.Random) -> None:
+    """All of a perfect text are right; that one is wrong which is told otherwise; what is wanted alone is judged."""
     choices = draw(3, index)
     text = grammar(lang).tell(choices)
-    assert right(text, choices, lang) == (len(choices), True)
+    assert judged(text, choices, lang) == (dict.fromkeys(choices, True), True)
     name = rng.choice([*choices])
     other = changed(choices, name, rng)
-    assert right(grammar(lang).tell(other), choices, lang) == (len(choices) - 1, True)
-    assert right(grammar(lang).tell(other), {name: choices[name]}, lang) == (0, True)
+    assert judged(grammar(lang).tell(other), choices, lang) == ({n: n != name for n in choices}, True)
     wanted = {n: choices[n] for n in rng.sample([*choices], 5)}
-    assert right(grammar(lang).tell(other), wanted, lang) == (5 - (name in wanted), True)
-    assert right(text, {}, lang) == (0, True)
+    assert judged(grammar(lang).tell(other), wanted, lang) == ({n: n != name for n in wanted}, True)
+    assert judged(text, {}, lang) == ({}, True)
 
 
 @EVERY
@@ -182,12 +181,12 @@ def test_what_is_no_whole_fable(lang: str, index: int) -> None:
     """Its parts count wherever they can be read, but it is not without a fault."""
     choices = draw(3, index)
     text = grammar(lang).tell(choices)
-    assert right(f"{text} {text[:9]}", choices, lang) == (len(choices), False)
-    assert right(f"xyz {text}", choices, lang) == (len(choices), False)
+    assert judged(f"{text} {text[:9]}", choices, lang) == (dict.fromkeys(choices, True), False)
+    assert judged(f"xyz {text}", choices, lang) == (dict.fromkeys(choices, True), False)
     ends = (0, len(text) // 3, 2 * len(text) // 3, len(text) - 1)
-    counts = [right(text[:end], choices, lang) for end in ends]
-    assert not any(whole for _, whole in counts)
-    found = [count for count, _ in counts]
+    of_parts = [judged(text[:end], choices, lang) for end in ends]
+    assert not any(whole for _, whole in of_parts)
+    found = [sum(marks.values()) for marks, _ in of_parts]
     assert found == sorted(found) and found[0] == 0 and 0 < found[-1] < len(choices)
 
 
@@ -195,15 +194,15 @@ def test_what_is_no_whole_fable(lang: str, index: int) -> None:
 @settings(max_examples=40)
 @given(text=st.text(max_size=200) | st.text("abc .\n", max_size=200))
 def test_what_is_no_fable_at_all(lang: str, text: str) -> None:
-    assert right(text, draw(0, 0), lang) == (0, False)
+    assert judged(text, draw(0, 0), lang) == (dict.fromkeys(draw(0, 0), False), False)
 
 
 @EVERY
 def test_another_language_is_wrong(lang: str) -> None:
     for index in range(2):
         for other in LANGUAGES.keys() - {lang}:
-            found, whole = right(grammar(other).tell(draw(0, index)), draw(0, index), lang)
-            assert found == 0 and not whole
+            marks, whole = judged(grammar(other).tell(draw(0, index)), draw(0, index), lang)
+            assert not any(marks.values()) and not whole
 
 
 # Languages

@@ -15,7 +15,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gptlab.config import FinetuneConfig
-from gptlab.finetuning.data import USUAL, Example, Examples, examples, parted, read
+from gptlab.finetuning.data import USUAL, Example, Examples, examples, parted, read, some
 
 REVIEWS = [("Ótimo café", "good"), ("Czemu nie", "good"), ("Troppo lungo", "bad"), ("Pas très clair", "bad")]
 TABLE = "text,label\n" + "".join(f"{text},{label}\n" for text, label in REVIEWS)
@@ -121,7 +121,8 @@ def test_what_is_wrong_with_the_validation_file(folder: Path, content: str, said
 def test_validation_of_its_own(folder: Path) -> None:
     """All of one file trains, and of the other what is not in it validates."""
     others = written(folder, f"{TABLE}Nowe,good\n", "others.csv")
-    found = read(config(written(folder, TABLE), validation=str(others)))
+    with pytest.warns(UserWarning, match=r"others.csv: 4 of 5 examples are left out, for .*reviews.csv has"):
+        found = read(config(written(folder, TABLE), validation=str(others)))
     assert pairs(found.train) == REVIEWS and found.val == [Example("Nowe", "good", "others.csv, line 6")]
     assert found.labels == ("bad", "good")
 
@@ -160,6 +161,17 @@ def test_the_same_table_in_many_ways(folder: Path, content: bytes, name: str, no
     told = [str(warning.message) for warning in caught]
     assert len(told) == len(notes) and all(name in message for message in told)
     assert all(note in message for note, message in zip(notes, told, strict=True))
+
+
+@pytest.mark.parametrize("name", ["reviews.csv", "reviews.tsv", "reviews.jsonl"])
+def test_a_whole_book_in_a_field(folder: Path, name: str) -> None:
+    """A text that is far longer than Python's csv module takes by itself is an example like another."""
+    book = "once upon a time " * 20_000
+    gap = "\t" if name.endswith("tsv") else ","
+    rows = [json.dumps({"text": a, "label": b}) for a, b in ((book, "x"), ("short", "y"))]
+    table = "\n".join(rows) if name.endswith("jsonl") else f"text{gap}label\n{book}{gap}x\nshort{gap}y\n"
+    path = written(folder, table, name)
+    assert pairs(list(examples(path, config(path)))) == [(book.strip(), "x"), ("short", "y")]
 
 
 TEXTS = st.text(
@@ -372,6 +384,33 @@ def test_a_rare_label_of_a_file(folder: Path, n: int) -> None:
     for seed in range(12):
         found = read(config(path, seed=seed))
         assert found.labels == ("x", "y") and "rare" in {e.input for e in found.train} and found.val
+
+
+@given(labels=st.lists(st.sampled_from("abcd"), min_size=1, max_size=40), seed=st.integers(0, 99), data=st.data())
+def test_some_of_the_examples(labels: list[str], seed: int, data: st.DataObject) -> None:
+    """So many, in their order, of each label one at least; more examples hold those that fewer are; too few for all
+    labels are refused."""
+    rows = made([(str(i), label) for i, label in enumerate(labels)])
+    kinds = len({*labels})
+    numbers = sorted(data.draw(st.lists(st.integers(kinds, len(rows) + 3), min_size=2, max_size=2)))
+    fewer, more = (some(rows, number, seed, labelled=True) for number in numbers)
+    assert [len(fewer), len(more)] == [min(number, len(rows)) for number in numbers]
+    assert {e.output for e in fewer} == {*labels} and {e.input for e in fewer} <= {e.input for e in more}
+    assert [int(e.input) for e in more] == sorted(int(e.input) for e in more)
+    if kinds > 1:
+        with pytest.raises(ValueError, match=f"too few for {kinds} labels: choose --examples {kinds}"):
+            some(rows, kinds - 1, seed, labelled=True)
+    assert len(some(rows, 1, seed)) == 1
+
+
+def test_some_of_a_sorted_file(folder: Path) -> None:
+    """Of a file that has one label after the other, a part has all of them, about as often as the file."""
+    path = written(folder, "text,label\n" + "".join(f"{i},{'ab'[i >= 600]}\n" for i in range(800)))
+    found = read(config(path, examples=200))
+    assert found.labels == ("a", "b") and len(found.train) == 200 and len(found.val) == 80
+    rare = sum(e.output == "b" for e in found.train)
+    assert abs(rare - 50) <= 5 * (200 * 0.25 * 0.75) ** 0.5
+    assert found.train != read(config(path, examples=200, seed=1)).train
 
 
 def test_labels_in_their_order(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,49 @@ def test_resumed_is_the_run_that_was_not_cut(how: dict[str, Any], folder: Path, 
     assert whole.metrics()[0] == cut.metrics()[0], "what was measured before the training stays"
     with pytest.raises(ValueError, match="--resume"):
         lab.train(resume=True, out=tmp_path / "cut")
+
+
+def scored(run: Run) -> list[int]:
+    return [record["step"] for record in run.metrics() if "scores" in record]
+
+
+def test_a_model_is_scored_once_where_it_is_done(folder: Path, tmp_path: Path) -> None:
+    """Not when it was interrupted; at the step where patience ended it; not anew by a resume that finds nothing to do,
+    and again after more steps."""
+
+    class Stop(Listener):
+        def logged(self, record: dict[str, Any]) -> None:
+            if record["step"] == 3:
+                signal.raise_signal(signal.SIGINT)
+
+    run = tuned(folder, "causal", tmp_path / "run", steps=6, eval_every=2, listeners=[Stop()])
+    assert scored(run) == [] and max(run.states()) == 3
+    for steps, expected in ((6, [6]), (6, [6]), (8, [6, 8])):
+        assert scored(tasks.go_on(run, steps=steps)) == expected
+    hopeless = tuned(folder, "causal", tmp_path / "early", steps=50, eval_every=2, patience=2, lr=1e-9, warmup=0)
+    assert scored(hopeless) == [max(hopeless.states())] != [50]
+    assert scored(tasks.go_on(hopeless)) == scored(hopeless)
+
+
+@pytest.mark.parametrize("category", MODELS)
+def test_a_prompt_that_is_too_long(category: str, folder: Path, tmp_path: Path) -> None:
+    """Of what a fine-tuned model is given, it reads the beginning, as in its training, and says so; a label is given
+    to it all the same."""
+    run = tuned(folder, category, tmp_path / "labels", steps=2)
+    loaded, words = lab.load(run.path), "there is a dog here and " * 20
+    with pytest.warns(UserWarning, match=r"1 of 1 examples are longer than the context of 48"):
+        probabilities = loaded.classify(words)
+    assert sum(probabilities.values()) == pytest.approx(1)
+    kept = {"causal": 48 - 1, "prefix": 48 - 2, "encoder-decoder": 48 - 1}[category]  # less what the bridge takes
+    assert probabilities == pytest.approx(loaded.classify(words[:kept]), abs=1e-6)
+    data = str(folder / "words.jsonl")
+    told = lab.load(tuned(folder, category, tmp_path / "text", task="translate", data=data, steps=2).path)
+    how = {"temperature": 0, "tokens": 8}
+    with pytest.warns(UserWarning, match=r"the prompt has \d+ tokens, and its first (\d+) are read") as caught:
+        written = told.generate(words, **how)
+    kept = int(str(caught[0].message).split("first ")[1].split()[0])
+    assert kept == {"causal": 48 - 1 - 7, "prefix": 48 - 2 - 7, "encoder-decoder": 48 - 1}[category]
+    assert written == told.generate(words[:kept], **how) and len(written) <= 8
 
 
 def test_adapters_alone(folder: Path, tmp_path: Path) -> None:

@@ -332,11 +332,10 @@ def test_what_is_said_of_what_is_cut() -> None:
 def test_where_nothing_fits(name: str) -> None:
     """An error that says how long the context is, and the shortest example."""
     coder = coder_of(name)
-    for n in (30, 40, 26):
-        coder.row(Example("a" * n, "b"))
+    some = [Example("a" * n, "b") for n in (30, 40, 26)]
     shortest = 26 + len(coder.bridge) + (-1 if coder.encoded else 1)
     with pytest.raises(ValueError, match=rf"context of 24 tokens \(the shortest has {shortest}\).* longer context"):
-        coder.warn()
+        Encoded.of(Examples(some[:2], some[2:]), coder)
 
 
 @ALL
@@ -395,7 +394,7 @@ def tuner(balanced: bool, answer: str = "head") -> Finetuner:
 @torch.inference_mode()
 def test_class_weights(answer: str) -> None:
     """The weighted loss is the sum of weight times loss, weights n / (K n_label): each label counts alike, n / K, and
-    all together n; the losses by themselves stay as they are."""
+    all together n; what is answered stays as it is."""
     plain, balanced = tuner(False, answer), tuner(True, answer)
     weights = {"no": 8 / (2 * 7), "yes": 8 / (2 * 1)}
     for part in ("train", "val"):
@@ -405,16 +404,18 @@ def test_class_weights(answer: str) -> None:
     assert sum(row.weight for row in balanced.data.train) == pytest.approx(8)
     for packed in (True, False):
         batch = balanced.data.coder.batch(balanced.data.train, packed=packed)
-        of_all, each = balanced.losses(batch)
-        _, same = plain.losses(plain.data.coder.batch(plain.data.train, packed=packed))
-        torch.testing.assert_close(each, same)
-        singles = [balanced.losses(balanced.data.coder.batch([row])) for row in balanced.data.train]
-        expected = sum(
-            row.weight * float(each.sum()) for row, (_, each) in zip(balanced.data.train, singles, strict=True)
-        )
-        assert float(of_all) == pytest.approx(expected, rel=1e-4)
-        assert float(of_all) == pytest.approx(sum(float(total) for total, _ in singles), rel=1e-4)
-        assert float(balanced.nats(batch)) == float(of_all)
+        plain_batch = plain.data.coder.batch(plain.data.train, packed=packed)
+        logits, wanted, _ = balanced.answered(batch)
+        same_logits, same_wanted, none = plain.answered(plain_batch)
+        torch.testing.assert_close(logits, same_logits)
+        assert torch.equal(wanted, same_wanted) and none is None
+        of_all = float(balanced.nats(batch))
+        alone = [float(plain.nats(plain.data.coder.batch([row]))) for row in plain.data.train]
+        weighed = [row.weight * nats for row, nats in zip(balanced.data.train, alone, strict=True)]
+        assert of_all == pytest.approx(sum(weighed), rel=1e-4)
+        singles = [float(balanced.nats(balanced.data.coder.batch([row]))) for row in balanced.data.train]
+        assert singles == pytest.approx(weighed, rel=1e-4)
+        assert float(plain.nats(plain_batch)) == pytest.approx(sum(alone), rel=1e-4)
         asked = sum(row.weight * len(row.answer) for row in balanced.data.train)
         assert batch.asked == pytest.approx(asked)
 
@@ -427,11 +428,13 @@ def test_a_head_chooses_among_labels() -> None:
     targets = given.pop("targets")
     ids = [special_id(TOKENIZER, label_token(label)) for label in LABELS]
     with torch.inference_mode():
-        total, each = found.losses(batch)
+        answered, wanted, _ = found.answered(batch)
+        total = found.nats(batch)
         logits = found.model(**given)[targets != IGNORED][:, ids].log_softmax(-1)
     truth = torch.tensor([LABELS.index(e.output) for e in found.data.examples.train])
-    torch.testing.assert_close(each, -logits[torch.arange(8), truth])
-    torch.testing.assert_close(total, each.sum())
+    torch.testing.assert_close(answered.log_softmax(-1), logits)
+    assert torch.equal(wanted, truth)
+    torch.testing.assert_close(total, -logits[torch.arange(8), truth].sum())
 
 
 def test_every_example_once_in_a_pass() -> None:

@@ -68,14 +68,21 @@ def test_greedy_is_the_slow_way(config: ModelConfig) -> None:
 
 @each_layout
 def test_a_long_prompt_is_cut_at_its_front(config: ModelConfig) -> None:
-    """What does not fit is left out at the beginning, and something can still be written."""
+    """What does not fit is left out at the beginning. A prefix leaves room for what is to be written, or half of its
+    own, where that is too much; an encoder reads what it can, for what is written is read elsewhere."""
     m = model(config)
-    greedy = SampleConfig(tokens=3, temperature=0)
     long = np.arange(40) % 7
-    kept = 5 if config.bridge and config.category == "prefix" else 6 if config.category == "prefix" else 12
-    kept -= max(0, len(config.bridge) - 1) if config.category == "encoder-decoder" else 0
-    cut, whole = (list(tokens(m, ids, greedy, n=1, bias={})) for ids in (long[-kept:], long))
-    assert [int(ids) for ids, _ in cut] == [int(ids) for ids, _ in whole]
+    bridge = len(config.bridge)
+    for count in (3, 40):
+        if config.category == "prefix":
+            kept = 12 - bridge - (3 if count == 3 else (12 - bridge) // 2)
+            left = 12 - bridge - kept + 1
+        else:
+            kept, left = 12 - max(0, bridge - 1), 12 - max(1, bridge) + 1
+        greedy = SampleConfig(tokens=count, temperature=0)
+        cut, whole = (list(tokens(m, ids, greedy, n=1, bias={})) for ids in (long[-kept:], long))
+        assert [int(ids) for ids, _ in cut] == [int(ids) for ids, _ in whole]
+        assert len(whole) == min(count, left)
 
 
 def test_the_end_token_ends() -> None:

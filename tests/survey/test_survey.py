@@ -16,6 +16,7 @@ from gptlab.config import ACTIVATIONS, NORMS, POSITIONS, RESIDUALS
 from gptlab.messages import LANGUAGES, catalogue
 from gptlab.model import kernels, taps
 from gptlab.model.block import Block
+from gptlab.model.count import count
 from gptlab.model.residuals import PreNorm
 from gptlab.model.transformer import Transformer, build
 from gptlab.presets import SIZES, preset
@@ -135,6 +136,10 @@ def test_the_memory_is_checked() -> None:
     check_memory(config, None, optimizer="muon")
     with pytest.raises(ValueError, match="one of your own"):
         check_memory(config, 1, optimizer="muon")
+    weights = 4 * count(config).total
+    check_memory(config, weights, optimizer=None)
+    with pytest.raises(ValueError, match=r"needs 698\.4 GB for its weights alone.* here: take another$"):
+        check_memory(config, weights - 1, optimizer=None, instead="take another")
 
 
 @pytest.mark.parametrize(("batch", "length", "error"), [(0, 8, "batch"), (1, 0, "length"), (1, 65, "context of 64")])

@@ -143,7 +143,7 @@ def test_catalogues_are_in_step(lang: str) -> None:
 
 
 def test_a_model_of_another_kind_is_refused(run: Path, tmp_path: Path) -> None:
-    """Named, it is an error; found, it is passed over, as is one that cannot be read."""
+    """Named, it is an error; found, it is passed over, as are one that was fine-tuned and one that cannot be read."""
     shutil.copytree(run, tmp_path / "runs" / "other")
     config = tmp_path / "runs" / "other" / "config.toml"
     text = config.read_text(encoding="utf-8")
@@ -151,7 +151,11 @@ def test_a_model_of_another_kind_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'prefix'"):
         model.find("en", tmp_path / "runs" / "other")
     assert model.latest(tmp_path / "runs") is None
+    config.write_text(f'{text}\n[finetune]\ntask = "mood"\n', encoding="utf-8")
+    assert model.latest(tmp_path / "runs") is None
     config.write_text(text, encoding="utf-8")
+    found = model.latest(tmp_path / "runs")
+    assert found and found.run.path == tmp_path / "runs" / "other"
     (tmp_path / "runs" / "other" / "model.safetensors").write_bytes(b"")
     with pytest.warns(UserWarning, match="is not looked at"):
         assert model.latest(tmp_path / "runs") is None

@@ -99,8 +99,8 @@ class Writer:
     @property
     def most(self) -> int:
         """Tokens that may be given."""
-        room = layouts.room(self.lab.config)
-        return room // 2 if self.lab.config.category == "prefix" else room
+        config = self.lab.config
+        return layouts.readable(config, config.context) or config.context
 
     def beginning(self, prompt: str | None) -> Array:
         """The ids to go on from. By default, the validation text's beginning, up to where the model hesitates about as

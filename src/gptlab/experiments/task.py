@@ -15,15 +15,13 @@ from gptlab import tasks
 from gptlab.config import FinetuneConfig
 from gptlab.experiments import figures
 from gptlab.experiments.base import Number, Section, Words
-from gptlab.finetuning import lora
+from gptlab.finetuning import builtin, lora
 from gptlab.finetuning.scores import BINS, Classification
 from gptlab.lab import Lab
 from gptlab.messages import LANGUAGES
 from gptlab.run import load_tensors
 from gptlab.tasks import Result
-from gptlab.text.fables import corpus
 from gptlab.text.fables.choices import CHOICES, Choice
-from gptlab.text.fables.grammar import grammar
 
 Array = NDArray[Any]
 Told = Callable[[Words], str]
@@ -62,16 +60,14 @@ def conduct(lab: Lab, section: Section) -> None:
             f"{lab.run.path} was not fine-tuned, so that there is no task to look at; `gptlab finetune {lab.run.path} "
             "--task …` makes a run that has one"
         )
-    if tasks.hashes(config) != config.data_sha256:
-        raise ValueError(f"the examples of {lab.run.path} have changed, or are not there any more: {config.data}")
-    examples = tasks.examples_of(config, lab.run.train_config)
+    examples = tasks.examples_of_run(lab.run)
     result = tasks.evaluate_task(lab, examples)
     about(lab, section, config, trained_on=len(examples.train), judged=len(result.examples))
     if result.classification is not None:
         train = [example.output for example in examples.train]
         labels(section, result, result.classification, train, certain=config.built_in)
     else:
-        texts(section, result, "" if not config.built_in else told_in(lab, config))
+        texts(section, result, tasks.languages(lab.run)[-1] if config.built_in else "")
     forgotten(lab, section, config)
     course(lab, section, config)
 
@@ -84,8 +80,7 @@ def about(lab: Lab, section: Section, config: FinetuneConfig, *, trained_on: int
     how = "scratch" if config.from_scratch else "adapters" if config.rank else "all"
     numbers = {"learned": learned, "total": total, "share": 100 * learned / total, "rank": config.rank}
     section.text(f"trained_{how}", parent=Path(config.parent).name, **numbers)
-    wanted = 2 if config.kind == "translate" else 1
-    langs = (config.languages or languages(lab))[:wanted] if config.built_in else ()
+    langs = tasks.languages(lab.run) if config.built_in else ()
     values = {
         "languages": " → ".join(LANGUAGES[lang] for lang in langs),
         "labels": len(config.labels),
@@ -112,16 +107,6 @@ def trained(lab: Lab, config: FinetuneConfig) -> tuple[int, int]:
     if rows.is_file():
         learned += sum(table.numel() for table in load_tensors(rows).values())
     return learned, total
-
-
-def languages(lab: Lab) -> tuple[str, ...]:
-    """Those of the fables that the model was pretrained on."""
-    return corpus.languages(tasks.trained_on(lab.run))
-
-
-def told_in(lab: Lab, config: FinetuneConfig) -> str:
-    """The language of the answers to a built-in task."""
-    return (config.languages or languages(lab))[1 if config.kind == "translate" else 0]
 
 
 def listed(labels: Sequence[str]) -> str:
@@ -373,7 +358,8 @@ def mistakes(section: Section, result: Result, found: Classification, *, certain
 def texts(section: Section, result: Result, lang: str) -> None:
     """lang: of the fables that were to be written; "" where they were to be none."""
     section.table("scores_alone", [score(name, value) for name, value in result.told.items()])
-    marks = [judged(text, example.choices, lang) for text, example in zip(result.written, result.examples, strict=True)]
+    pairs = list(zip(result.written, result.examples, strict=True))
+    marks = [builtin.judged(text, e.choices, lang)[0] if lang else {} for text, e in pairs]
     if lang:
         fables(section, result, marks)
     if "exact" in result.told:
@@ -384,17 +370,6 @@ def texts(section: Section, result: Result, lang: str) -> None:
         ["given", "wanted", "written"],
         [[e.input, e.output, text] for e, text in zip(result.examples, result.written, strict=True)],
     )
-
-
-def judged(text: str, wanted: dict[str, str], lang: str) -> dict[str, bool]:
-    """Of each choice that an answer should tell, whether it does."""
-    if not wanted:
-        return {}
-    try:
-        found = grammar(lang).parse(text)
-    except ValueError:
-        found = grammar(lang).parse(text, partial=True)
-    return {name: found.get(name) == value for name, value in wanted.items()}
 
 
 @dataclass(frozen=True)

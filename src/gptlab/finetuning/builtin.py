@@ -101,10 +101,10 @@ def request(asked: Choices, lang: str) -> str:
     return str(told["request"].format(list=listed))
 
 
-def right(text: str, wanted: Choices, lang: str) -> tuple[int, bool]:
-    """How many of the wanted choices a text tells, and whether it is a whole fable, without a fault."""
+def judged(text: str, wanted: Choices, lang: str) -> tuple[dict[str, bool], bool]:
+    """Of each wanted choice, whether a text tells it; and whether it is a whole fable, without a fault."""
     try:
         found, whole = grammar(lang).parse(text), True
     except ValueError:
         found, whole = grammar(lang).parse(text, partial=True), False
-    return sum(found.get(name) == value for name, value in wanted.items()), whole
+    return {name: found.get(name) == value for name, value in wanted.items()}, whole

@@ -14,11 +14,13 @@ from typing import Any
 
 from gptlab.config import FinetuneConfig
 from gptlab.registry import unknown
+from gptlab.text.batches import generator
 from gptlab.text.fables.choices import Choices
 from gptlab.text.reading import scan
 from gptlab.text.tokenizer import characters_only
 
 VALIDATION = 0.1  # of the examples
+FIELD = 2**31 - 1  # characters in a field of a table; Python's own limit of 131,072 is less than a long document
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 # What columns are usually called, the likelier first: (input, output) of each kind of task.
 USUAL = {
@@ -69,17 +71,26 @@ def read(config: FinetuneConfig) -> Examples:
     that only the validation part has, or fewer than two labels.
     """
     assert config.data is not None
+    labelled = config.kind == "classify"
     found = list(examples(Path(config.data), config))
     if config.validation is not None:
-        train, val = found, list(examples(Path(config.validation), config))
+        train, asked = found, list(examples(Path(config.validation), config))
         known = {example.input for example in train}
-        val = [example for example in val if example.input not in known]
+        val = [example for example in asked if example.input not in known]
         if not val:
             raise ValueError(f"{config.validation} holds no example whose input is not in {config.data}, too")
+        if repeated := len(asked) - len(val):
+            warnings.warn(
+                f"{config.validation}: {repeated} of {len(asked)} examples are left out, for {config.data} has their "
+                "inputs, too",
+                stacklevel=2,
+            )
     else:
-        train, val = parted(found, config.seed, labelled=config.kind == "classify")
+        train, val = parted(found, config.seed, labelled=labelled)
+    if config.examples is not None:
+        train = some(train, config.examples, config.seed, labelled=labelled)
     labels: tuple[str, ...] = ()
-    if config.kind == "classify":
+    if labelled:
         labels = tuple(sorted({example.output for example in train}, key=in_order))
         if len(labels) < 2:
             raise ValueError(f"{config.data} has one label alone, {labels[0]!r}: there is nothing to tell apart")
@@ -130,6 +141,20 @@ def parted(found: Sequence[Example], seed: int, *, labelled: bool = False) -> tu
         )
     train = [example for example in found if example.input not in held_out]
     return train, [example for example in found if example.input in held_out]
+
+
+def some(train: Sequence[Example], number: int, seed: int, *, labelled: bool = False) -> list[Example]:
+    """So many examples drawn at random, in their order; more of them hold all that fewer did.
+
+    labelled: one of each label at least. ValueError for fewer examples than labels.
+    """
+    order = [int(i) for i in generator(seed, "some examples").permutation(len(train))]
+    if labelled:
+        firsts = {train[i].output: i for i in reversed(order)}
+        if number < len(firsts):
+            raise ValueError(f"{number} examples are too few for {len(firsts)} labels: choose --examples {len(firsts)}")
+        order.sort(key=lambda i: firsts[train[i].output] != i)  # the sort is stable
+    return [train[i] for i in sorted(order[:number])]
 
 
 def examples(path: Path, config: FinetuneConfig) -> Iterator[Example]:
@@ -232,6 +257,7 @@ def an_object(row: Any, where: str) -> dict[str, Any]:
 
 def cells(text: str, name: str, delimiter: str) -> Iterator[tuple[str, dict[str, str]]]:
     """(where it stands, row) of a table with a separator; the first row has the names, and empty ones are no rows."""
+    csv.field_size_limit(FIELD)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     head: list[str] = []
     line = 1  # where a row begins: a field may hold line breaks

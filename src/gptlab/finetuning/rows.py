@@ -78,28 +78,27 @@ class Coder:
         # The last token of an answer is foretold and not read.
         if self.encoded:
             length = max(len(given) + bridge - 1, bridge + len(follows) - 1)
-            least_given, most_answer = context - (bridge - 1), context - bridge + 1
+            most_answer = context - bridge + 1
         else:
             length = len(given) + bridge + len(follows) - 1
             most_answer = context - bridge  # and one token that is given
-            least_given = context - bridge - min(len(follows), most_answer) + 1
         self.seen += 1
         self.shortest = min(self.shortest, length)
         if length > context:
             self.cut += 1
             self.longest = max(self.longest, (length, example.where))
-            given, follows = given[:least_given], follows[:most_answer]
+            follows = follows[:most_answer]
+            given = given[: self.room(len(follows))]
         return Row(given, follows, weight)
 
+    def room(self, answer: int) -> int:
+        """How many tokens of what is given are read before so many of an answer."""
+        bridge, context = len(self.bridge), self.config.context
+        return context - (bridge - 1) if self.encoded else context - bridge - answer + 1
+
     def warn(self) -> None:
-        """Say what was left out and cut since the beginning. ValueError where nothing at all fits."""
+        """Say what was left out and cut since the beginning."""
         context = self.config.context
-        if self.cut == self.seen and self.seen:
-            raise ValueError(
-                f"no example fits into this model's context of {context} tokens (the shortest has {self.shortest}): "
-                "take a model with a longer context, or shorter examples; a model without a table of positions takes "
-                "--context, too"
-            )
         if self.cut:
             length, where = self.longest
             at = f", {where}," if where else ""

@@ -4,7 +4,7 @@ K labels, N examples, T tokens, V vocabulary.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,6 @@ from gptlab.training.loop import Loop
 
 VALIDATED = 256  # examples that an evaluation on the way looks at, at most; the end looks at all
 NOISE = 0.1  # of a new token's row: the deviation around the mean of all rows, in theirs
-Write = Callable[[Transformer, Sequence[NDArray[np.int64]]], list[str]]  # prompts -> what a model answers
 
 
 def special_tokens(tokenizer: Tokenizer, config: ModelConfig, labels: Sequence[str]) -> list[str]:
@@ -84,7 +83,7 @@ def extended(
 
 @dataclass(frozen=True)
 class Encoded:
-    """Examples as rows: those to train on, those to validate on, and of the latter their prompts alone."""
+    """Examples as rows: those to train on, and those to validate on."""
 
     train: list[Row]
     val: list[Row]
@@ -93,13 +92,22 @@ class Encoded:
 
     @classmethod
     def of(cls, examples: Examples, coder: Coder, *, balanced: bool = False) -> "Encoded":
-        """balanced: each label counts alike: the weights are inverse to how often it occurs, 1 on the mean."""
+        """balanced: each label counts alike: the weights are inverse to how often it occurs, 1 on the mean.
+
+        Warns of what is cut and left out; ValueError where not one example fits into the context.
+        """
         weights: Mapping[str, float] = {}
         if balanced:
             counts = {label: sum(e.output == label for e in examples.train) for label in examples.labels}
             weights = {label: len(examples.train) / (len(counts) * n) for label, n in counts.items()}
         train = [coder.row(e, weights.get(e.output, 1.0)) for e in examples.train]
         coded = cls(train, [coder.row(e, weights.get(e.output, 1.0)) for e in examples.val], examples, coder)
+        if coder.cut == coder.seen:
+            raise ValueError(
+                f"no example fits into this model's context of {coder.config.context} tokens (the shortest has "
+                f"{coder.shortest}): take a model with a longer context, or shorter examples; a model without a table "
+                "of positions takes --context, too"
+            )
         coder.warn()
         return coded
 
@@ -138,11 +146,11 @@ class Finetuner(Loop):
         return self.ordered[1]
 
     def nats(self, batch: Batch) -> Tensor:
-        loss, _ = self.losses(batch)
-        return loss
+        return costs(*self.answered(batch))
 
-    def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The weighted loss summed over all targets, and of each target its unweighted loss (N,)."""
+    def answered(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Of each target, logits (N, V), or (N, K) of a head; what is right (N,); its weight (N,), None where all are
+        1."""
         with parametrize.cached():
             given = inputs(batch, self.device)
             targets, weights = given.pop("targets"), given.pop("weights", None)
@@ -151,21 +159,25 @@ class Finetuner(Loop):
         wanted = targets[asked]
         if len(self.label_ids):  # a linear head: softmax over the labels alone
             logits, wanted = logits[:, self.label_ids], (wanted[:, None] == self.label_ids).int().argmax(1)
-        each = F.cross_entropy(logits, wanted, reduction="none")
-        return (each if weights is None else each * weights[asked].float()).sum(), each
+        return logits, wanted, None if weights is None else weights[asked].float()
 
     def assessed(self, config: TrainConfig) -> dict[str, float]:
         """Nats per answer token of some validation examples, the same each time; of labels, how many are right, too."""
         rows = self.data.val[:VALIDATED]
-        loss, asked = 0.0, 0.0
+        loss, asked, right = 0.0, 0.0, 0
         self.model.eval()
         with torch.inference_mode(), runtime.autocast(self.device, config.precision):
             for batch in self.batches(rows):
-                loss += float(self.nats(batch))
+                logits, wanted, weights = self.answered(batch)
+                loss += float(costs(logits, wanted, weights))
                 asked += batch.asked
+                right += int((logits.argmax(1) == wanted).sum())
         found = {"val_loss": loss / asked}
-        if self.how.kind == "classify":
-            found["accuracy"] = self.classified(self.data.examples.val[:VALIDATED]).accuracy
+        if self.how.head:
+            found["accuracy"] = right / len(rows)
+        elif self.how.kind == "classify":  # what writing each of the other labels costs must be computed, too
+            some = self.data.examples.val[:VALIDATED]
+            found["accuracy"] = classified(self.model, self.data.coder, self.how.labels, some).accuracy
         self.model.train()
         return found
 
@@ -203,8 +215,11 @@ class Finetuner(Loop):
         in_order = sorted(rows, key=lambda row: sum(coder.sizes(row)))
         return [coder.batch(in_order[i : i + at_once], packed=False) for i in range(0, len(rows), at_once)]
 
-    def classified(self, examples: Sequence[Example]) -> Classification:
-        return classified(self.model, self.data.coder, self.data.examples.labels, examples)
+
+def costs(logits: Tensor, wanted: Tensor, weights: Tensor | None) -> Tensor:
+    """Nats summed over the targets, each by its weight."""
+    each = F.cross_entropy(logits, wanted, reduction="none")
+    return (each if weights is None else each * weights).sum()
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ cost of one token a step.
 
 import codecs
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from gptlab.config import SampleConfig
 from gptlab.generate import fast, sampling
 from gptlab.model.cache import Cache
-from gptlab.model.layouts import begin, room
+from gptlab.model.layouts import begin, readable
 from gptlab.model.transformer import Transformer
 from gptlab.seeds import key
 from gptlab.text.tokenizer import END, Tokenizer, opening, prompt_ids, special_id
@@ -29,16 +30,14 @@ class Reader:
     """The model as a reader of N texts of the same length: `read` gives the logits after their last token.
 
     given: the prompt (G,), or one for each text (N, G), which an encoder reads, or a prefix sees both ways; such models
-    have no second window, and `left` is how many tokens they can write.
+    have no second window, and `left` is how many tokens they can write behind a prompt that `readable` allows.
     """
 
     def __init__(self, model: Transformer, given: Tensor, n: int, *, window: str) -> None:
         self.model, self.window, self.vocab_size = model, window, model.vocab_size
         self.cache: Cache | None = None
         self.causal = model.config.category == "causal"
-        # The prompt's end is what matters most where it does not fit as a whole.
-        most = room(model.config) // 2 if model.config.category == "prefix" else room(model.config)
-        self.begun = begin(model.config, (given if self.causal else given[..., -most:]).expand(n, -1))
+        self.begun = begin(model.config, given.expand(n, -1))
         self.first = self.begun["ids"]
         self.left = None if self.causal else model.context - self.first.shape[1] + 1
 
@@ -69,6 +68,8 @@ def tokens(
     (prompt, config, i) and not on n. prompt: ids that all go on from, or a row of them for each sample.
     """
     given = torch.as_tensor(np.asarray(prompt, dtype=np.int64), device=model.embedding.device)
+    if most := readable(model.config, config.tokens):  # of what is to be continued, the end matters most
+        given = given[..., -most:]
     draws = [np.random.default_rng(key(config.seed, "sample", i)).random(config.tokens) for i in range(n)]
     uniforms = torch.from_numpy(np.stack(draws, axis=1))
     if not fast.supported(model):
@@ -181,11 +182,14 @@ def generate(
     *,
     n: int = 1,
     paragraphs: bool = False,
+    most: int | None = None,
 ) -> Iterator[tuple[int, str, Sample]]:
     """Iterate over (which sample, new text, the sample) as text becomes certain, and once at each sample's end.
 
     The text does not contain the prompt. paragraphs: the model knows texts that begin and end at blank lines; so it
     reads the end of one in front of the prompt, and ends where it writes one, unless `config` has other stop strings.
+    most: tokens of the prompt that are read, its first; a warning where it has more. By default its last are read, as
+    many as fit.
 
     Raises ValueError, at once, for a bias or vocabulary that does not fit.
     """
@@ -200,6 +204,9 @@ def generate(
     if paragraphs:
         ids = np.concatenate([opening(tokenizer, PARAGRAPHS), ids])
         config = config if config.stop else config.but(stop=(PARAGRAPHS,))
+    if most is not None and len(ids) > most:
+        warnings.warn(f"the prompt has {len(ids):,} tokens, and its first {most:,} are read", stacklevel=2)
+        ids = ids[:most]
     if model.config.category == "causal":  # others are given it by layouts.begin
         ids = np.concatenate([ids, np.array(model.config.bridge, ids.dtype)])
     steps = tokens(model, ids if len(ids) else start_ids(tokenizer), config, n=n, bias=bias)

@@ -34,3 +34,11 @@ def room(config: ModelConfig) -> int:
     if config.category == "prefix":
         return config.context - len(config.bridge)
     return config.context - max(0, len(config.bridge) - 1)
+
+
+def readable(config: ModelConfig, ahead: int) -> int | None:
+    """The most tokens of a prompt that a model reads before it writes `ahead` more; None: any number, for a causal
+    model's window moves on. A prefix leaves them room, but no more than half of its own."""
+    if config.category == "causal":
+        return None
+    return room(config) - (min(ahead, room(config) // 2) if config.category == "prefix" else 0)

@@ -34,10 +34,12 @@ def find(lang: str, run: str | Path | None = None, *, own: bool = True, quiet: b
 
 
 def latest(root: str | Path = "runs") -> Lab | None:
-    """The reader's latest causal run, if it can be loaded. Runs that are still without weights are passed over."""
+    """The reader's latest causal run, if it can be loaded. Runs that are still without weights are passed over, and
+    fine-tuned ones, which have forgotten most of their language for a task."""
     for path in reversed(find_runs(root)):
         try:
-            if Run(path).model_config.category == "causal":
+            run = Run(path)
+            if run.model_config.category == "causal" and run.finetune_config is None:
                 return lab.load(path, device="cpu")
         except (ValueError, OSError) as error:
             warnings.warn(f"{path} is not looked at: {error}", stacklevel=2)
