@@ -697,6 +697,8 @@ def test_differences_are_as_good_as_promised(data: st.DataObject) -> None:
 def test_where_the_slope_is_nothing() -> None:
     """x³ at 0, whose difference is h²: that is no mistake. But a slope of 0 that is told wrong is one."""
     assert check(lambda x: 1e6 * x**3, x=0.0).ok
+    assert check(lambda x: x**2, x=1e-148).ok  # 2e-148, but both ends are the same
+    assert not check(lambda x: x**2, gradients={"x": 1e-9}, x=0.0).ok
     assert not check(lambda x: 1e6 * x**3, gradients={"x": 1e-3}, x=0.0).ok
     assert not check(lambda x: x**3 + 1e-3 * (x - x.detach()), x=0.0).ok
 

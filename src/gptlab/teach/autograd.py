@@ -782,10 +782,10 @@ def check(
     backpropagation takes one pass. At a kink of f, as ReLU has at 0, the difference is the mean of the slopes on both
     sides, and no derivative.
 
-    Two numbers a, b agree if |a - b| <= tolerance max(|a|, |b|) + 10 eps |f| / h; where the numeric one does not, it
-    may be wrong by as much as it changes with twice the step, three times its h² f'''(x) / 6. The relative error is
-    |a - b| / max(|a|, |b|), 0 for two zeros. ValueError for a result that is no single number, not differentiable or
-    not the same twice, for an input that does not influence it, and for names that f does not take.
+    Two numbers a, b agree if |a - b| <= tolerance max(|a|, |b|) + 10 eps |f(x ± h)| / h; where the numeric one does
+    not, it may be wrong by as much as it changes with twice the step, three times its h² f'''(x) / 6. The relative
+    error is |a - b| / max(|a|, |b|), 0 for two zeros. ValueError for a result that is no single number, not
+    differentiable or not the same twice, for an input that does not influence it, and for names that f does not take.
     """
     given = {name: as_tensor(name, value) for name, value in inputs.items()}
     takes(f, "f", inputs, all_of_them=True)
@@ -835,8 +835,8 @@ def check(
         for index in np.ndindex(tuple(automatic.shape)):
             a = float(automatic[index])
             by_hand = None if analytic is None else float(analytic[index])
-            n, h = difference(value, name, given[name], index)
-            noise, rest = 10 * EPS * max(abs(here), 1e-300) / h, 0.0
+            n, noise = difference(value, name, given[name], index)
+            rest = 0.0
             if not near(n, a, tolerance, noise):  # where f' is 0, what is left of h² f''' is much
                 rest = abs(difference(value, name, given[name], index, 2.0)[0] - n)
             ok &= near(n, a, tolerance, noise + rest) and (by_hand is None or near(by_hand, a, tolerance, noise))
@@ -893,7 +893,8 @@ def formula(name: str, gradient: Any, given: Mapping[str, Tensor]) -> Tensor:
 def difference(
     value: Callable[..., Tensor], name: str, at: Tensor, index: tuple[int, ...], wider: float = 1.0
 ) -> tuple[float, float]:
-    """The central difference by one number of one input, and its step h; wider: as many times the usual step."""
+    """The central difference by one number of one input, and how wrong rounding may make it; wider: as many times the
+    usual step."""
     ends = []
     with torch.no_grad():
         for sign in (1, -1):
@@ -901,7 +902,7 @@ def difference(
             there[index] += sign * wider * EPS ** (1 / 3) * max(abs(float(at[index])), 1.0)
             ends.append((float(there[index]), float(value({name: there}))))  # x ± h as it was rounded
     (high, above), (low, below) = ends
-    return (above - below) / (high - low), (high - low) / 2
+    return (above - below) / (high - low), 20 * EPS * max(abs(above), abs(below)) / (high - low)
 
 
 def near(one: float, other: float, tolerance: float, noise: float) -> bool:

@@ -65,10 +65,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Svg:
-    """A drawing to show, and in words what it shows."""
+    """A drawing to show, in words what it shows, and the same for a phone, where there is one."""
 
     text: str
     alt: str
+    narrow: str | None = None
 
 
 @dataclass(frozen=True)

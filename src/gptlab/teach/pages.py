@@ -265,12 +265,12 @@ class Page:
             case Table():
                 return self.table(shown)
             case Svg():
-                return self.figure([("wide", shown.text)], shown.alt, 1)
-        shapes = [("wide", shown.svg), *([("narrow", shown.narrow)] if shown.narrow else [])]
-        return self.figure(shapes, shown.alt, POINT)
+                return self.figure(shown.text, shown.narrow, shown.alt, 1)
+        return self.figure(shown.svg, shown.narrow, shown.alt, POINT)
 
-    def figure(self, shapes: Sequence[tuple[str, str]], alt: str, unit: float) -> Markup:
+    def figure(self, wide: str, narrow: str | None, alt: str, unit: float) -> Markup:
         """A drawing in its shapes; unit: px of what its size is in."""
+        shapes = [("wide", wide), *([("narrow", narrow)] if narrow else [])]
         parts = []
         for shape, svg in shapes:
             self.drawn += 1

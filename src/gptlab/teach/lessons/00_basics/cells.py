@@ -244,7 +244,8 @@ made
 # %% graph
 named = {"x": x, "w": w, "b": b, "z": z, "a": a, "y": y, "loss": loss}
 words = {key: t("graph_" + key) for key in autograd.graph(loss, **named).keys}
-Svg(autograd.graph(loss, words=words, **named).svg("wide", lang), t("alt_graph"))
+drawn = autograd.graph(loss, words=words, **named)
+Svg(drawn.svg("wide", lang), t("alt_graph"), drawn.svg("narrow", lang))
 
 # %% local_slopes
 value = a.item()
@@ -359,7 +360,8 @@ print("d_z1", d_z1)
 # %% network_graph
 named = {"x": x, "W1": W1, "b1": b1, "W2": W2, "b2": b2, "y": y, "loss": loss}
 words = {key: t("graph_" + key) for key in autograd.graph(loss, **named).keys}
-Svg(autograd.graph(loss, words=words, **named).svg("wide", lang), t("alt_network_graph"))
+drawn = autograd.graph(loss, words=words, **named)
+Svg(drawn.svg("wide", lang), t("alt_network_graph"), drawn.svg("narrow", lang))
 
 # %% compared
 loss.backward()
@@ -374,7 +376,7 @@ Table([t("parameter"), t("shape"), t("length"), t("difference")], rows)
 # %% gradient_picture
 made, axes = plt_figure("wide", 2.6)
 limit = 2 * W1.grad.abs().max().item()  # pale colours, on which numbers can be read
-axes.imshow(W1.grad, cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto")
+axes.imshow(W1.grad.numpy(), cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto")
 for (i, j), number in np.ndenumerate(W1.grad.numpy()):
     axes.text(j, i, f"{number:.3f}" if number else "0", ha="center", va="center", fontsize=8)
 axes.set(xlabel=t("inputs"), ylabel=t("neurons"), xticks=range(10), yticks=range(5))

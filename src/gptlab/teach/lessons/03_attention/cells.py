@@ -78,7 +78,7 @@ made, axes = plt_figure("wide", 2.4, ncols=3)
 shown = {"step_scores": scaled, "step_mask": scaled + mask, "step_pattern": pattern}
 for axis, (name, values) in zip(axes, shown.items(), strict=True):
     seen = values.masked_fill(values.isinf(), torch.nan)
-    axis.imshow(seen, cmap="Blues", vmin=0, vmax=1.6 if name == "step_pattern" else 1.6 * scaled.max())
+    axis.imshow(seen.numpy(), cmap="Blues", vmin=0, vmax=1.6 if name == "step_pattern" else 1.6 * scaled.max())
     for (row, column), value in np.ndenumerate(values.numpy()):
         axis.text(column, row, "−∞" if np.isinf(value) else f"{value:.2f}", ha="center", va="center", fontsize=8)
     axis.set(title=t(name), xlabel=t("axis_key"), ylabel=t("axis_query") if name == "step_scores" else "")

@@ -31,8 +31,8 @@ torch.manual_seed(0)
 drawn = torch.multinomial(by_hand, 2000, replacement=True)
 share = torch.bincount(drawn, minlength=len(by_hand)) / 2000
 made, axes = plt_figure("wide", 2.5)
-axes.bar(range(len(best)), 100 * by_hand[best], color="#0072B2", width=0.7, label=t("probability"))
-axes.plot(range(len(best)), 100 * share[best], "D", color="#D55E00", label=t("share"))
+axes.bar(range(len(best)), 100 * by_hand[best].numpy(), color="#0072B2", width=0.7, label=t("probability"))
+axes.plot(range(len(best)), 100 * share[best].numpy(), "D", color="#D55E00", label=t("share"))
 axes.set_xticks(range(len(best)), names, rotation=turn)
 axes.set_ylabel("%")
 axes.legend(frameon=False)
@@ -67,7 +67,7 @@ spread = {}
 for axes, (name, T) in zip(panels, heats.items()):
     q = (logits / T).softmax(-1)
     spread[T] = float(torch.special.entr(q).sum())
-    axes.bar(range(len(best)), 100 * q[best], color="#0072B2")
+    axes.bar(range(len(best)), 100 * q[best].numpy(), color="#0072B2")
     axes.set_xticks(range(len(best)), names, fontsize=7, rotation=turn)
     axes.set_title(name, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
@@ -91,8 +91,8 @@ made_cuts = {
     "min-p, p = 1/2": sampling.min_p(logits[None], 0.5)[0],
 }
 for axes, (name, left) in zip(panels, made_cuts.items()):
-    axes.bar(range(len(best)), 100 * left.softmax(-1)[best], color="#0072B2")
-    axes.bar(range(len(best)), 100 * by_hand[best], fill=False, edgecolor="#333333", hatch="///", linewidth=0.6)
+    axes.bar(range(len(best)), 100 * left.softmax(-1)[best].numpy(), color="#0072B2")
+    axes.bar(range(len(best)), 100 * by_hand[best].numpy(), fill=False, edgecolor="#333333", hatch="///", linewidth=0.6)
     axes.set_xticks(range(len(best)), names, fontsize=7, rotation=turn)
     axes.set_title(name, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)

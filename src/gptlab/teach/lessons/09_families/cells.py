@@ -157,7 +157,7 @@ views["decoder"] = torch.cat([source, own], 1)
 # %% seen
 made, panels = plt_figure("wide", 4.4, nrows=2, ncols=2)
 for axes, (name, view) in zip(panels.flat, views.items()):
-    axes.imshow(view, cmap="cividis", vmin=0, vmax=1)
+    axes.imshow(view.numpy(), cmap="cividis", vmin=0, vmax=1)
     axes.set_title(t(name), fontsize=9)
     axes.set_xticks([0, 9], ["1", "10"])
     axes.set_yticks([0, 9], ["1", "10"])
