@@ -83,6 +83,8 @@ def build(
     lessons = {lang: some for lang, some in lessons.items() if some}
     if not lessons:
         raise ValueError(f"no lesson is told in {', '.join(langs)} yet")
+    for name in BESIDE:
+        files.write_text(out / name, (HERE / name).read_text(encoding="utf-8"))
     paths = []
     for lang, some in lessons.items():
         site = Site(lang, some, lessons)
@@ -94,8 +96,6 @@ def build(
         for name, content in (("index", site.index()), ("key", site.key())):
             paths.append(out / lang / f"{name}.html")
             files.write_text(paths[-1], content)
-    for name in BESIDE:
-        files.write_text(out / name, (HERE / name).read_text(encoding="utf-8"))
     told = [(lang, LANGUAGES[lang], say("course", lang), say("course_about", lang)) for lang in lessons]
     files.write_text(out / "index.html", templates().get_template("root.html").render(languages=told))
     return [out / "index.html", *paths]

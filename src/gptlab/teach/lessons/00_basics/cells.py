@@ -32,7 +32,7 @@ axes.loglog(widths, sizes, "o")
 for m in models:
     if m.name in ("t5-small", "gpt2-124m", "gpt2-1558m", "llama-7b", "t5-11b", "gpt3-175b", "palm-540b"):
         axes.annotate(m.name, (m.config.d_model, m.parameters), (-6, 2), textcoords="offset points", ha="right")
-axes.set(xlabel=t("width"), ylabel=t("parameters"), xlim=(200, 40000), ylim=(3e7, 2e12))
+axes.set(xlabel=t("width"), ylabel=t("parameters"), xlim=(100, 40000), ylim=(3e7, 2e12))
 axes.set_xticks([200, 500, 2000, 5000, 20000], [200, 500, 2000, 5000, 20000])
 made
 
