@@ -152,7 +152,7 @@ def some(train: Sequence[Example], number: int, seed: int, *, labelled: bool = F
     if labelled:
         firsts = {train[i].output: i for i in reversed(order)}
         if number < len(firsts):
-            raise ValueError(f"{number} examples are too few for {len(firsts)} labels: choose --examples {len(firsts)}")
+            raise ValueError(f"--examples {number} is too few for {len(firsts)} labels: choose {len(firsts)} at least")
         order.sort(key=lambda i: firsts[train[i].output] != i)  # the sort is stable
     return [train[i] for i in sorted(order[:number])]
 

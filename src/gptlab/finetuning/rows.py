@@ -103,7 +103,7 @@ class Coder:
             length, where = self.longest
             at = f", {where}," if where else ""
             warnings.warn(
-                f"{self.cut} of {self.seen} examples are longer than the context of {context} tokens and are cut at "
+                f"{self.cut:,} of {self.seen:,} examples are longer than the context of {context} tokens and are cut at "
                 f"their end; the longest{at} has {length:,}",
                 stacklevel=2,
             )
