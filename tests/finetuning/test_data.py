@@ -398,7 +398,9 @@ def test_some_of_the_examples(labels: list[str], seed: int, data: st.DataObject)
     assert {e.output for e in fewer} == {*labels} and {e.input for e in fewer} <= {e.input for e in more}
     assert [int(e.input) for e in more] == sorted(int(e.input) for e in more)
     if kinds > 1:
-        with pytest.raises(ValueError, match=f"--examples {kinds - 1} is too few for {kinds} labels: choose {kinds} at"):
+        with pytest.raises(
+            ValueError, match=f"--examples {kinds - 1} is too few for {kinds} labels: choose {kinds} at"
+        ):
             some(rows, kinds - 1, seed, labelled=True)
     assert len(some(rows, 1, seed)) == 1
 

@@ -43,6 +43,22 @@ def test_bounds_stand_beside_a_sum_in_a_line() -> None:
     assert heights[0] < 0.75 * heights[1]
 
 
+@pytest.mark.parametrize("display", [True, False])
+def test_spaces_that_a_reader_needs(display: bool) -> None:
+    """Between a factor and a function, and behind a sum; none where a bracket opens, or beside a transposed matrix."""
+
+    def width(tex: str) -> float:
+        found = re.search(r"width:([\d.]+)em", formula.svg(tex, display=display))
+        assert found
+        return float(found[1])
+
+    assert width(r"y \ln a") > width(r"y") + width(r"\ln a") + 0.1
+    assert width(r"(\ln a)") == pytest.approx(width(r"(") + width(r"\ln a") + width(r")"), abs=0.05)
+    assert width(r"\sum_i p_i") > width(r"\sum_i") + width("p_i") - 0.02
+    assert width(r"W^\top + b") == pytest.approx(width("W^T + b"), abs=0.1)
+    assert width("f'") < width("f") + 0.4
+
+
 def test_what_cannot_be_set_is_said() -> None:
     with pytest.raises(ValueError, match=r"the formula \$\\begin.* cannot be set"):
         formula.svg(r"\begin{x}")

@@ -9,7 +9,7 @@ import pytest
 
 from gptlab.messages import LANGUAGES
 from gptlab.teach import lesson as lessons
-from gptlab.teach.prose import Code, Formula, Link, Number, Term, french, read, tex, words
+from gptlab.teach.prose import Code, Formula, Link, Number, Term, french, polish, powers, read, tex, words
 from tests.teach.conftest import SMALL, edited
 
 HERE = Path("lesson.md")
@@ -131,6 +131,31 @@ def test_lines_are_counted() -> None:
     """A number knows its line, for the message if it cannot be evaluated."""
     numbers = [piece for piece in read("a\n{{ b }}\n`c {{ d }}`", HERE, 10) if isinstance(piece, Number)]
     assert numbers == [Number("b", "", 11)]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("-0.5", "−0.5"),
+        ("-1,5e-13", "−1,5\u00a0×\u00a010⁻¹³"),
+        ("2e+03", "2\u00a0×\u00a010³"),
+        ("-0.00", "0.00"),
+        ("0e+00", "0"),
+        ("--seed", "--seed"),
+        ("-", "-"),
+    ],
+)
+def test_numbers_have_their_signs(text: str, told: str) -> None:
+    """A minus is one, and zero has none; what is no number stays as it is."""
+    assert powers(text) == told
+
+
+def test_polish_lines_end_with_words() -> None:
+    """A word of one letter stands with the next one, at the beginning, too, and after another such word."""
+    assert (
+        polish("A w tym i u niej (o tym) a-b 5 z 7")
+        == "A\u00a0w\u00a0tym i\u00a0u\u00a0niej (o\u00a0tym) a-b 5 z\u00a07"
+    )
 
 
 def test_french_has_its_spaces() -> None:

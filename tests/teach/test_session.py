@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from gptlab.experiments import figures
+from gptlab.experiments.figures import figure
 from gptlab.teach import drawings, session
 from gptlab.teach import lesson as lessons
 from gptlab.teach.drawings import Svg, Table, written
@@ -49,8 +51,27 @@ def test_values_of_any_kind() -> None:
     told = [written(value, "pt") for value in (torch.tensor(1.5), np.float32(0.25), 9999, 10000, True, "a.b", "0.5")]
     assert told == ["1,5", "0,25", "9999", "10.000", "True", "a.b", "0,5"]
     assert written(1234.567, "fr", ",.1f") == "1\u202f234,6" and written(torch.tensor(3), "en", "d") == "3"
+    assert written(12345.6, "it") == "12.346" and written(-1234.5, "en", ".1f") == "-1234.5"
     with pytest.raises(ValueError, match="a row of 1 cells"):
         Table(["a", "b"], [[1]])
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        ([0.9967, 0.003274], ["0.9967", "0.0033"]),
+        ([0.8833, 1.0], ["0.883", "1.000"]),
+        ([2.0, 1.0, -1.0], ["2", "1", "−1"]),
+        ([0.5, 0.25, 7], ["0.50", "0.25", "7"]),
+        ([1027.5, 1.5], ["1028", "1.5"]),
+        ([20480.25, 30720.5], ["20,480", "30,720"]),
+        ([14.327, 0.0], ["14.33", "0.00"]),
+        ([8.3, 2.5e-7], ["8.3", "2.5\u00a0×\u00a010⁻⁷"]),
+    ],
+)
+def test_fractions_of_a_column(column: list[float], told: list[str]) -> None:
+    """All to the same place, so that they can be compared, unless the smallest would be lost."""
+    assert [row[0] for row in Table(["x"], [[value] for value in column]).written("en")] == told
 
 
 def test_a_narrow_figure_has_its_panels_one_below_another(played: dict[str, Played]) -> None:
@@ -64,6 +85,23 @@ def test_a_narrow_figure_has_its_panels_one_below_another(played: dict[str, Play
     again = drawings.drawing(figure.made, "en", "").svg  # laid out anew, to a tenth of a point
     assert re.findall(r"<text.*?>(.*?)</text>", again) == re.findall(r"<text.*?>(.*?)</text>", figure.svg)
     assert again.partition("viewBox")[2][:30] == figure.svg.partition("viewBox")[2][:30]
+
+
+def test_a_narrow_figure_is_read_like_a_wide_one() -> None:
+    """A legend that is too wide gets fewer columns, a map grows with its panel, and afterwards all is as it was."""
+    made, panels = figure("wide", 2.4, ncols=2)
+    for axes in panels:
+        axes.imshow(np.eye(3))
+        axes.plot([0, 1], [0, 1], label="a name of some length " + "ab"[axes is panels[0]])
+    made.legend(loc="outside upper center", ncols=4)
+    assert figures.clashes(made) == []
+    before, legends = made.get_size_inches().tolist(), list(made.legends)
+    with drawings.stacked(made, 4.1):
+        assert figures.clashes(made) == []
+        width, height = made.get_size_inches()
+        assert width == 4.1 and height > 1.6 * width
+        assert [len(legend.get_texts()) for legend in made.legends] == [2] and made.legends != legends
+    assert made.get_size_inches().tolist() == before and made.legends == legends and figures.clashes(made) == []
 
 
 def test_a_number_is_evaluated_where_it_stands(copied: Path) -> None:

@@ -103,8 +103,8 @@ class Coder:
             length, where = self.longest
             at = f", {where}," if where else ""
             warnings.warn(
-                f"{self.cut:,} of {self.seen:,} examples are longer than the context of {context} tokens and are cut at "
-                f"their end; the longest{at} has {length:,}",
+                f"{self.cut:,} of {self.seen:,} examples are longer than the context of {context} tokens and are cut "
+                f"at their end; the longest{at} has {length:,}",
                 stacklevel=2,
             )
         if self.lost:

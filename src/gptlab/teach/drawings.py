@@ -13,8 +13,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
+from matplotlib.legend import Legend
 from matplotlib.text import Text
-from matplotlib.ticker import Formatter, LogFormatter, ScalarFormatter
+from matplotlib.ticker import FixedFormatter, Formatter, LogFormatter, ScalarFormatter
 
 from gptlab.experiments import figures
 from gptlab.messages import MARKS, filled
@@ -22,6 +23,7 @@ from gptlab.teach.prose import powers
 
 NUMBER = re.compile(r"[-+−]?\d+(\.\d+)?(e[-+]?\d+)?\s?%?")
 GROUPED = 10_000  # integers from here on get a mark for thousands; years and the like have none
+LARGEST = 1e12  # what is larger is written with a power of ten
 STACKED = 3  # as many panels side by side, at most, go one below another on a phone
 SUPERSCRIPTS = str.maketrans("-−0123456789", "⁻⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -89,12 +91,17 @@ def scalar(value: Any) -> Any:
 
 
 def decimals(column: Sequence[Any]) -> str:
-    """The format of a column's fractions: four digits each; where they are of like size, all to the same place."""
-    told = [format(value, ".4g") for cell in column if isinstance(value := scalar(cell), float)]
-    places = [len(text.partition(".")[2]) for text in told]
-    if any("e" in text or "n" in text for text in told) or max(places, default=0) - min(places, default=0) > 2:
-        return ",.4g"
-    return f",.{max(places, default=0)}f"
+    """The format of a column's fractions: all to the same place, four digits for the largest, or fewer where none has
+    more; where the smallest would keep less than two of its digits, four for each."""
+    values = [abs(value) for cell in column if isinstance(value := scalar(cell), float) and value]
+    told = [format(value, ".0f" if GROUPED <= value < LARGEST else ".4g") for value in values]
+    if not values or any("e" in text or "n" in text for text in told):
+        return ".4g"
+    most = max(0, 4 - len(str(int(max(values)))) + (max(values) < 1))
+    places = min(most, max(len(text.partition(".")[2]) for text in told))
+    if min(values) < 9.5 * 10.0**-places and any(len(text.partition(".")[2]) > places for text in told):
+        return ".4g"
+    return f"{',' if max(values) >= GROUPED else ''}.{places}f"
 
 
 def written(value: Any, lang: str, spec: str = "") -> str:
@@ -103,9 +110,11 @@ def written(value: Any, lang: str, spec: str = "") -> str:
     if isinstance(value, bool):
         return format(value, spec) if spec else str(value)
     if isinstance(value, int | float):
-        if not spec and isinstance(value, int):
+        if not spec and isinstance(value, float):
+            spec = ",.0f" if GROUPED <= abs(value) < LARGEST else ".4g"
+        elif not spec:
             spec = "," if abs(value) >= GROUPED else "d"
-        return filled(f"{{value:{spec or ',.4g'}}}", lang, value=value)
+        return filled(f"{{value:{spec}}}", lang, value=value)
     if isinstance(value, str):
         text = format(value, spec)
         return text.replace(".", MARKS[lang][1]) if NUMBER.fullmatch(text.strip()) else text
@@ -119,7 +128,7 @@ class Localized(Formatter):
     """Labels of ticks as the language writes them, and powers of ten as 10³, whatever else chooses the numbers."""
 
     def __init__(self, inner: Formatter, lang: str) -> None:
-        self.inner, self.mark = inner, MARKS[lang][1]
+        self.inner, self.lang = inner, lang
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         return self.said(self.inner(x, pos))
@@ -144,7 +153,14 @@ class Localized(Formatter):
     def said(self, label: str) -> str:
         label = re.sub(r"^\$\\mathdefault\{(.*)\}\$$", r"\1", label).replace(r"\times", "×")
         label = re.sub(r"\^\{([-−\d]+)\}", lambda power: power[1].translate(SUPERSCRIPTS), label)
-        return re.sub(r"(?<=\d)\.(?=\d)", self.mark, label)
+        return localized(label, self.lang)
+
+
+def localized(label: str, lang: str) -> str:
+    """A label's numbers as the language writes them."""
+    group, mark = MARKS[lang]
+    label = re.sub(r"(?<=\d)\.(?=\d)", mark, label)
+    return re.sub(r"(?<![\d.,])\d{5,}", lambda digits: f"{int(digits[0]):,}".replace(",", group), label)
 
 
 def localize(made: Figure, lang: str) -> None:
@@ -153,11 +169,11 @@ def localize(made: Figure, lang: str) -> None:
         for axis in (axes.xaxis, axes.yaxis):
             for which in ("major", "minor"):
                 formatter = getattr(axis, f"get_{which}_formatter")()
-                if isinstance(formatter, ScalarFormatter | LogFormatter):
+                if isinstance(formatter, ScalarFormatter | LogFormatter | FixedFormatter):
                     getattr(axis, f"set_{which}_formatter")(Localized(formatter, lang))
     for text in made.findobj(Text):
         if isinstance(text, Text) and NUMBER.fullmatch(text.get_text()):
-            text.set_text(text.get_text().replace(".", MARKS[lang][1]))
+            text.set_text(powers(localized(text.get_text(), lang)))
 
 
 def axes_of(made: Figure) -> list[Axes]:
@@ -182,8 +198,9 @@ def narrowed(made: Figure) -> str | None:
 
 @contextmanager
 def stacked(made: Figure, width: float) -> Iterator[None]:
-    """For as long, the figure is narrow, and its panels stand one below another; then it is as it was."""
-    size = tuple(made.get_size_inches())
+    """For as long, the figure is narrow, its panels stand one below another, its legend has as many columns as fit, and
+    maps keep their shape; then it is as it was."""
+    size, shown = tuple(made.get_size_inches()), [axes for axes in made.axes if axes.get_visible()]
     placed = [(axes, spec) for axes in made.axes if (spec := axes.get_subplotspec()) is not None]
     grids = {id(spec.get_gridspec()): spec.get_gridspec() for _, spec in placed}
     height, labels = size[1], []
@@ -191,19 +208,44 @@ def stacked(made: Figure, width: float) -> Iterator[None]:
         (grid,) = grids.values()
         single = all(spec.num1 == spec.num2 for _, spec in placed)
         if single and 1 < grid.ncols <= STACKED and len(placed) == grid.nrows * grid.ncols:
-            tall = GridSpec(len(placed), 1, figure=made)
-            height = len(placed) * max(1.9, 0.85 * size[1] / grid.nrows)
-            for i, (axes, _) in enumerate(placed):
+            seen = [axes for axes, _ in placed if axes in shown]
+            tall = GridSpec(len(seen), 1, figure=made)
+            panel = max(1.9, 0.85 * size[1] / grid.nrows, *(0.9 * width * steepness(axes) for axes in seen))
+            height = len(seen) * panel
+            for i, axes in enumerate(seen):
                 axes.set_subplotspec(tall[i])
                 if not axes.yaxis.get_tick_params().get("labelleft", True):  # it shared them with its left neighbour
                     axes.tick_params(labelleft=True)
                     labels.append(axes)
+        elif len(shown) == 1 and (slope := steepness(shown[0])):
+            height = min(height, width * slope + 0.5)
+    legends, made.legends = made.legends, []
     try:
         made.set_size_inches(width, height)
+        for legend in legends:
+            fitted(made, legend, width)
         yield
     finally:
+        made.legends = legends
         made.set_size_inches(*size)
         for axes, spec in placed:
             axes.set_subplotspec(spec)
         for axes in labels:
             axes.tick_params(labelleft=False)
+
+
+def steepness(axes: Axes) -> float:
+    """Height over width of a picture whose units are as long as they are wide; 0 of any other."""
+    if axes.get_aspect() != 1:
+        return 0.0
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    return float(abs(high - low) / abs(right - left))
+
+
+def fitted(made: Figure, legend: Legend, width: float) -> None:
+    """A figure's legend once more, at its top, with as many columns as fit."""
+    told = [text.get_text() for text in legend.get_texts()]
+    letters = 0.6 * legend.get_texts()[0].get_fontproperties().get_size_in_points() / 72  # inches each, about
+    columns = max(1, min(len(told), int(width / (letters * (max(map(len, told)) + 8)))))
+    handles = [handle for handle in legend.legend_handles if handle is not None]
+    made.legend(handles, told, loc="outside upper left", ncols=columns, frameon=False)

@@ -45,12 +45,7 @@ def svg(tex: str, *, display: bool = False) -> Markup:
     from matplotlib.textpath import TextPath
 
     properties = FontProperties(math_fontfamily=FAMILY, size=EM)
-    # In a line, fractions are small and bounds stand beside their sum; by itself, large, and above and below.
-    if display:
-        large = re.sub(r"\\frac(?![A-Za-z])", lambda _: r"\dfrac", tex)
-    else:
-        large = re.sub(r"\\(sum|prod|int)(?![A-Za-z])", r"{\\\1}", tex)
-    source = f"${large}$"
+    source = f"${spaced(tex, display)}$"
     try:
         width, height, depth, *_ = MathTextParser("path").parse(source, dpi=72, prop=properties)
     except ValueError as error:
@@ -69,6 +64,22 @@ def svg(tex: str, *, display: bool = False) -> Markup:
         '<svg class="math" role="img" aria-label="{}" viewBox="0 {:.0f} {:.0f} {:.0f}" '
         'style="width:{:.3f}em;height:{:.3f}em;vertical-align:{:.3f}em"><path d="{}"/></svg>'
     ).format(text(tex), -rise, width, rise + depth, width / EM, (rise + depth) / EM, -depth / EM, "".join(data))
+
+
+def spaced(tex: str, display: bool) -> str:
+    """A formula with the spaces and the signs that mathtext sets otherwise than LaTeX does.
+
+    In a line, fractions are small and bounds stand beside their sum; by itself, large, and above and below, so that a
+    sum must stand apart from what its bounds would touch. A function stands apart from the factor before it.
+    """
+    if display:
+        tex = re.sub(r"\\frac(?![A-Za-z])", lambda _: r"\dfrac", tex)
+    sign, before = (r"\1", r"\;") if display else (r"{\1}", "")
+    bounds = r"((?:[_^](?:{[^{}]*}|\w))*)"
+    tex = re.sub(rf"(\\(?:sum|prod|int))(?![A-Za-z]){bounds}", lambda m: rf"{before}{m.expand(sign)}{m[2]}\,", tex)
+    tex = re.sub(rf"(?<=[\w)}}\]])\s*(?=\\(?:{'|'.join(FUNCTIONS)})(?![A-Za-z]))", lambda _: r"\,", tex)
+    tex = re.sub(r"\\top(?![A-Za-z])", lambda _: r"{\mathrm{\mathsf{T}}}", tex)
+    return tex.replace("'", r"\mathrm{′}")
 
 
 def text(tex: str) -> str:

@@ -41,6 +41,7 @@ MARK = re.compile("\ue000(\\d+)\ue001")
 TOGETHER = re.compile(r'([(“„«]?<svg class="math"(?:(?!</svg>).)*</svg>[-,.;:)!?%’”»]+)')
 BLOCK = re.compile(r"<(p|ul|ol|blockquote)(?=[ >])")
 LARGE = 420  # px: drawings wider than this can be moved sideways on a phone, where there is no narrow one
+UNBROKEN = 24  # characters: shorter code stays on one line
 WRAPPED = 100  # characters: lines longer than this are broken
 POINT = 96 / 72  # px
 
@@ -198,10 +199,15 @@ class Page:
             case Value():
                 return Markup(escape(prose.powers(piece.text), quote=False))
             case Code():
-                return Markup("<code>{}</code>").format(prose.raw(piece.parts))
+                code = prose.raw(piece.parts)
+                whole = Markup(' class="whole"') if len(code) <= UNBROKEN else ""
+                return Markup("<code{}>{}</code>").format(whole, code)
             case Formula():
-                drawn = formula.svg(prose.tex(piece), display=piece.display)
-                return Markup('<span class="formula">{}</span>').format(drawn) if piece.display else drawn
+                if not piece.display:
+                    return formula.svg(prose.tex(piece))
+                # Several side by side go one below another where there is no room.
+                parts = [formula.svg(part, display=True) for part in prose.tex(piece).split(r"\qquad") if part.strip()]
+                return Markup('<span class="formula">{}</span>').format(Markup(" ").join(parts))
             case Term():
                 words = self.words(piece.words, linked=False)
                 if not linked:
@@ -341,14 +347,14 @@ class Page:
             return Markup(escape(self.site.say("other_answer"), quote=False))
         value = asked.mistakes[mistake]
         if callable(value):
-            return Markup(escape(self.site.say("by_rule", name=mistake.replace("_", " ")), quote=False))
+            return Markup(escape(self.site.say("by_rule"), quote=False))
         return Markup("<code>{}</code>").format(shown_answer(value, self.lesson.lang))
 
 
 def shown_answer(value: Any, lang: str) -> str:
     """An answer as a learner may write it."""
     if isinstance(value, list):
-        return ("; " if lang != "en" else ", ").join(shown_answer(item, lang) for item in value)
+        return f"[{('; ' if lang != 'en' else ', ').join(shown_answer(item, lang) for item in value)}]"
     return written(value, lang, ".6g") if isinstance(value, float) else written(value, lang)
 
 

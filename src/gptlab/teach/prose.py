@@ -175,14 +175,14 @@ def mapped(text: Text, change: Callable[[Number], Value]) -> Text:
 
 
 def typeset(text: Text, lang: str) -> Text:
-    """With the spaces of French that no line may break at; of other languages, as it is."""
-    if lang != "fr":
+    """With the spaces of French and Polish that no line may break at; of other languages, as it is."""
+    if lang not in TYPESET:
         return text
     changed: list[Piece] = []
     for piece in text:
         match piece:
             case str():
-                changed.append(french(piece))
+                changed.append(TYPESET[lang](piece))
             case Term():
                 changed.append(Term(piece.id, typeset(piece.words, lang)))
             case Link():
@@ -196,6 +196,14 @@ def french(text: str) -> str:
     """Before : and within « » a no-break space, before ; ? ! a narrow one, wherever a space was typed."""
     text = re.sub(r" (?=[;?!](?:[\s)*_»]|$))", "\N{NARROW NO-BREAK SPACE}", text)
     return re.sub(r" (?=:(?:[\s)*_]|$)|»)|(?<=«) ", "\N{NO-BREAK SPACE}", text)
+
+
+def polish(text: str) -> str:
+    """No line ends with a word of one letter: a, i, o, u, w, z."""
+    return re.sub(r"(?<![^\s(„])([aiouwzAIOUWZ]) (?=\S)", "\\1\N{NO-BREAK SPACE}", text)
+
+
+TYPESET = {"fr": french, "pl": polish}
 
 
 def joined(text: Text, shown: Callable[[Piece], str]) -> str:
@@ -216,13 +224,15 @@ def raw(text: Text) -> str:
 
 
 def powers(text: str) -> str:
-    """A number as a sentence or a table has it: 1.2e-13 as 1.2 × 10⁻¹³."""
+    """A number as a sentence or a table has it: -1.2e-13 as −1.2 × 10⁻¹³, and minus zero as zero."""
+    if re.match(r"-[0.,]*$", text) and "0" in text:
+        return text[1:]
     if not (found := SCIENTIFIC.fullmatch(text)):
-        return text
+        return re.sub(r"^-(?=\d)", "−", text)
     if not found[1].strip("-+0.,"):
         return "0"
     power = f"{int(found[2])}".translate(RAISED)
-    return f"{found[1]}\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}10{power}"
+    return f"{powers(found[1])}\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}10{power}"
 
 
 def tex(formula: Formula) -> str:

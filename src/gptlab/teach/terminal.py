@@ -229,14 +229,14 @@ def key(played: Played) -> None:
         out.print(printer.markdown(exercise.question))
         rule = say("right_by_rule", lesson.lang)
         value = rule if callable(found.right) else shown_answer(found.right, lesson.lang)
-        out.print(Line.assemble((f"{say('right_answer', lesson.lang)}: ", "bold"), (value, "green")))
-        out.print(Line(f"{say('explanation', lesson.lang)}:", "bold"), printer.markdown(exercise.key))
+        out.print(Line.assemble((f"{say('right_answer', lesson.lang)} ", "bold"), (value, "green")))
+        out.print(Line(say("explanation", lesson.lang), "bold"), printer.markdown(exercise.key))
         out.print(Line(f"{say('mistakes_title', lesson.lang)}:", "bold"))
         for mistake, hint in exercise.hints.items():
             if mistake == OTHER:
                 answer = say("other_answer", lesson.lang)
             elif callable(found.mistakes[mistake]):
-                answer = say("by_rule", lesson.lang, name=mistake.replace("_", " "))
+                answer = say("by_rule", lesson.lang)
             else:
                 answer = shown_answer(found.mistakes[mistake], lesson.lang)
             out.print(Padding(Group(Line(answer, "yellow"), printer.markdown(hint)), (0, 0, 0, 2)))

@@ -135,7 +135,7 @@ with torch.no_grad():
     for name, one, prefix in cases:
         straight, mixed = (one(text[None], prefix=prefix)[0, -1] for text in (ids, ids[order]))
         changes[name] = (straight - mixed).abs().max().item()
-Table([t("head_model"), t("head_change")], [[t(name), round(change, 3)] for name, change in changes.items()])
+Table([t("head_model"), t("head_change")], [[t(name), float(f"{change:.3g}")] for name, change in changes.items()])
 
 # %% places
 if after.positions is None:

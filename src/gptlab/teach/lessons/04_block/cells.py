@@ -101,8 +101,7 @@ for side, values in ((axes[0], (token, moved)), (axes[1], (bare(token), bare(mov
     side.set(xlabel=t("place"), xticks=places)
 axes[0].set_title(t("before"), fontsize=9)
 axes[1].set_title(t("after"), fontsize=9)
-axes[0].set_ylim(top=18)
-axes[0].legend(frameon=False, ncols=2, loc="upper center")
+made.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
 made
 
 # %% eps

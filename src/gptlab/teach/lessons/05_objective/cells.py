@@ -203,7 +203,7 @@ axes.bar(places, true[first : len(told)], color="#0072B2", label=t("truth"))
 axes.plot(places, models[first - 1 :], "o", color="#D55E00", markersize=3.5, label=t("model"))
 axes.set_xticks(places, names, fontsize=7, rotation=90 if max(map(len, names)) > 1 else 0)
 axes.set(ylabel=t("nats"))
-axes.legend(frameon=False, loc="upper center")
+made.legend(loc="outside upper left", ncols=2, frameon=False)
 made
 
 # %% levels

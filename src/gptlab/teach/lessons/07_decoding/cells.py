@@ -209,7 +209,7 @@ for axes, (*values, level), name in zip(panels, (again, strange), (t("repeated")
     axes.axhline(level, color="#333333", linestyle="--", linewidth=1, label=t("corpus"))
     axes.set(title=name, xlabel=t("temperature"), ylabel="%")
     axes.set_xticks([0, 0.5, 1, 1.5], ["0", "1/2", "1", "3/2"])
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(bottom=-0.03 * max(*values, level))  # a line at 0 can be seen
     axes.legend(frameon=False)
 made
 

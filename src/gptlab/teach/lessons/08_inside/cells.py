@@ -173,7 +173,7 @@ for (row, column), value in np.ndenumerate(rises):
     shade = "black" if value > 0.3 * rises.max() else "white"
     axes.text(column, row, f"{1000 * value:.0f}", ha="center", va="center", color=shade, fontsize=8)
 numbered = [f"H{h + 1}" for h in range(config.n_heads)]
-axes.set_xticks(range(rises.shape[1]), [*numbered, t("all_heads"), "MLP"])
+axes.set_xticks(range(rises.shape[1]), [*numbered, t("all_heads").replace(" ", "\n"), "MLP"])
 axes.set_yticks(range(len(rises)), [f"L{row + 1}" for row in range(len(rises))])
 axes.tick_params(length=0, labeltop=True, labelbottom=False)
 made

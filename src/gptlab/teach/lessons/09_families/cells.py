@@ -14,6 +14,8 @@ rows = []
 for row in chosen:
     c = row.config
     position, activation = table.POSITIONS[c.position][1], table.ACTIVATIONS[c.activation][1]
+    for word in ("learned", "relative"):
+        position = position.replace(word, t(word))
     numbers = [row.layers, c.n_heads, c.d_model, round(row.parameters / 1e9, 1)]
     rows.append([row.name, row.norm[1], position, activation, *numbers])
 Table(["", t("norm"), t("position"), t("activation"), t("layers"), t("heads"), t("width"), t("billions")], rows)
@@ -60,8 +62,8 @@ ways = {
 made, panels = plt_figure("wide", 2.7, ncols=2)
 colors = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 for axes, which, name in zip(panels, (0, 1), (t("size"), t("likeness"))):
-    for (way, measured), style, color in zip(ways.items(), ("-", "--", ":", "-."), colors):
-        axes.plot(measured[which], style, color=color, label=way)
+    for (way, measured), style, color in zip(ways.items(), ("o-", "--", "s:", "-."), colors):
+        axes.plot(measured[which], style, color=color, label=way, fillstyle="none")
     axes.set(title=name, xlabel=t("layer"))
     axes.set_yticks([0, 2, 4, 6] if which == 0 else [0, 1])
 panels[0].legend(frameon=False)

@@ -1,12 +1,13 @@
 # %% sentences
 from gptlab.text.fables import draw
+from gptlab.text.fables.corpus import FIRST_VALIDATION, VALIDATION
 from gptlab.text.fables.grammar import grammar
 
-teller = grammar(lang)
+teller, behind = grammar(lang), FIRST_VALIDATION + VALIDATION  # all fables of the corpus
 
 
 def turning_point(index):
-    """The sentence in which a fable takes its turn, and how it ends."""
+    """The sentence on which a fable turns, and how it ends."""
     choices = draw(0, index)
     part = teller.parts[6]
     pieces = part.tellings[choices["mood"], choices["telling6"]]
@@ -14,8 +15,8 @@ def turning_point(index):
     return text, choices["mood"]
 
 
-told = [turning_point(index) for index in range(600)]
-Table([t("given"), t("answer")], [[text, t(label)] for text, label in told[:4]])
+told = [turning_point(behind + index) for index in range(600)]
+Table([t("given"), t("answer")], [[text, t(label)] for text, label in told[5:9]])
 
 # %% file
 import csv
@@ -25,10 +26,9 @@ from pathlib import Path
 folder = Path(tempfile.mkdtemp())
 with (folder / "endings.csv").open("w", encoding="utf-8", newline="") as file:
     csv.writer(file).writerows([("text", "label"), *told])
-print(
-    len(dict(told)),
-    {label: sum(found == label for _, found in told) for label in ("good", "bad")},
-)
+for label in ("good", "bad"):
+    print(label, sum(found == label for _, found in told))
+print("different sentences", len(dict(told)))
 
 # %% tokens
 from gptlab.finetuning.rows import Coder, label_token
@@ -67,7 +67,7 @@ print({name: round(value, 4) for name, value in scores.items()})
 
 # %% classify
 judge = gptlab.load(whole.path)
-judged = [(text, judge.classify(text)) for text, _ in told[:4]]
+judged = [(text, judge.classify(text)) for text, _ in told[5:9]]
 Table(
     [t("given"), t("good"), t("bad")],
     [[text, found["good"], found["bad"]] for text, found in judged],
@@ -103,7 +103,7 @@ made
 # %% confusion
 from gptlab import tasks
 
-result = tasks.evaluate_task(judge)
+result = tasks.evaluate_task(gptlab.load(folder / f"s{sizes[0]}"))
 found = result.classification
 rows = zip(found.labels, found.confusion.tolist())
 Table([t("true_given"), *map(t, found.labels)], [[t(name), *row] for name, row in rows])
