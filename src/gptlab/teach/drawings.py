@@ -22,6 +22,7 @@ from gptlab.messages import MARKS, filled
 from gptlab.teach.prose import powers
 
 NUMBER = re.compile(r"[-+−]?\d+(\.\d+)?(e[-+]?\d+)?\s?%?")
+SHAPE = re.compile(r"\(\d+(, \d+)+\)")
 GROUPED = 10_000  # integers from here on get a mark for thousands; years and the like have none
 LARGEST = 1e12  # what is larger is written with a power of ten
 STACKED = 3  # as many panels side by side, at most, go one below another on a phone
@@ -117,6 +118,8 @@ def written(value: Any, lang: str, spec: str = "") -> str:
         return filled(f"{{value:{spec}}}", lang, value=value)
     if isinstance(value, str):
         text = format(value, spec)
+        if SHAPE.fullmatch(text):  # no line breaks within it
+            return text.replace(" ", "\N{NO-BREAK SPACE}")
         return text.replace(".", MARKS[lang][1]) if NUMBER.fullmatch(text.strip()) else text
     return format(value, spec) if spec else str(value)
 
