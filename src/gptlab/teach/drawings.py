@@ -93,14 +93,14 @@ def scalar(value: Any) -> Any:
 
 def decimals(column: Sequence[Any]) -> str:
     """The format of a column's fractions: all to the same place, four digits for the largest, or fewer where none has
-    more; where the smallest would keep less than two of its digits, four for each."""
+    more; where that is off by more than a twentieth of any, four digits for each."""
     values = [abs(value) for cell in column if isinstance(value := scalar(cell), float) and value]
     told = [format(value, ".0f" if GROUPED <= value < LARGEST else ".4g") for value in values]
     if not values or any("e" in text or "n" in text for text in told):
         return ".4g"
     most = max(0, 4 - len(str(int(max(values)))) + (max(values) < 1))
     places = min(most, max(len(text.partition(".")[2]) for text in told))
-    if min(values) < 9.5 * 10.0**-places and any(len(text.partition(".")[2]) > places for text in told):
+    if any(abs(round(value, places) - value) > 0.05 * value for value in values):
         return ".4g"
     return f"{',' if max(values) >= GROUPED else ''}.{places}f"
 
@@ -227,6 +227,7 @@ def stacked(made: Figure, width: float) -> Iterator[None]:
         made.set_size_inches(width, height)
         for legend in legends:
             fitted(made, legend, width)
+        made.draw_without_rendering()  # maps and their scale settle in the second layout alone
         yield
     finally:
         made.legends = legends
