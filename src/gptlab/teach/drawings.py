@@ -250,6 +250,6 @@ def fitted(made: Figure, legend: Legend, width: float) -> None:
     """A figure's legend once more, at its top, with as many columns as fit."""
     told = [text.get_text() for text in legend.get_texts()]
     letters = 0.6 * legend.get_texts()[0].get_fontproperties().get_size_in_points() / 72  # inches each, about
-    columns = max(1, min(len(told), int(width / (letters * (max(map(len, told)) + 8)))))
+    columns = max(1, min(len(told), int(width / (letters * (max(map(len, told)) + 10)))))
     handles = [handle for handle in legend.legend_handles if handle is not None]
     made.legend(handles, told, loc="outside upper left", ncols=columns, frameon=False)

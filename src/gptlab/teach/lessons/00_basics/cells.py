@@ -378,7 +378,7 @@ made, axes = plt_figure("wide", 2.6)
 limit = 2 * W1.grad.abs().max().item()  # pale colours, on which numbers can be read
 axes.imshow(W1.grad.numpy(), cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto")
 for (i, j), number in np.ndenumerate(W1.grad.numpy()):
-    axes.text(j, i, f"{number:.3f}" if number else "0", ha="center", va="center", fontsize=8)
+    axes.text(j, i, f"{number:.3f}" if number else "0", ha="center", va="center", fontsize=7)
 axes.set(xlabel=t("inputs"), ylabel=t("neurons"), xticks=range(10), yticks=range(5))
 made
 
