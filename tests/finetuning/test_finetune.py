@@ -306,6 +306,16 @@ def test_mistakes(options: tuple[str, ...], reason: str, folder: Path, tmp_path:
     assert not (tmp_path / "run").exists()
 
 
+def test_adapters_need_less_memory(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the weights fit, but not their gradients and the optimizer, the model is refused, and adapters are not."""
+    weights = 4 * sum(p.numel() for p in Run(folder / "runs" / "causal").model().parameters())
+    monkeypatch.setattr("gptlab.runtime.memory", lambda device: 2 * weights)
+    with pytest.raises(ValueError, match=r"fine-tune a smaller model, or adapters alone, by --rank 8$"):
+        tuned(folder, "causal", tmp_path / "whole", steps=2)
+    assert not (tmp_path / "whole").exists()
+    assert tuned(folder, "causal", tmp_path / "thin", steps=2, rank=2).states()
+
+
 def test_a_parent_that_changed(folder: Path, tmp_path: Path) -> None:
     """Resumed after its examples, or its parent, have changed, a fine-tuning says which, and stays as it is."""
     data = tmp_path / "labels.csv"

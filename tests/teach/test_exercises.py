@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from gptlab.messages import LANGUAGES
 from gptlab.teach import pages
 from gptlab.teach.exercises import OTHER, RIGHT, Asked, data, readings, verdict
+from gptlab.teach.pages import shown_answer
 from gptlab.teach.session import Played
 
 SCRIPT = Path(pages.__file__).parent / "templates" / "course.js"
@@ -67,6 +69,16 @@ CASES: list[tuple[Asked, str, str, str]] = [
 @pytest.mark.parametrize(("asked", "typed", "lang", "expected"), CASES)
 def test_answers_are_what_they_come_near_to(asked: Asked, typed: str, lang: str, expected: str) -> None:
     assert verdict(asked, readings(typed, lang)) == expected
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize(
+    "value",
+    [4, 27648, -0.269479, 1e-7, True, "softmax", [1, 3, 5], [0.5, -0.25], [[1, 2], [3, 4]], [[0.5, 1.5], [2.0, 1e-7]]],
+)
+def test_what_the_key_shows_is_right(value: Any, lang: str) -> None:
+    """The teacher's answer, typed as it is printed, is taken for right in every language."""
+    assert verdict(Asked(value, {}), readings(shown_answer(value, lang), lang)) == RIGHT
 
 
 def test_rules_may_judge() -> None:

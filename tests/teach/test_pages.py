@@ -140,7 +140,7 @@ def test_the_key_explains(site: Path) -> None:
     assert (
         "La somma è 12" in text and "Questa è la somma" in text and "Lezione" not in re.findall("<h1>(.*?)</h1>", text)
     )
-    assert "<code>[1; 4; 16]</code>" in text and "secondo una regola<" in text
+    assert "<code>[1, 4, 16]</code>" in text and "secondo una regola<" in text
 
 
 def test_pages_that_lack_a_language_are_left_out(copied: Path, tmp_path: Path) -> None:

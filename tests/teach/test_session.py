@@ -52,6 +52,7 @@ def test_values_of_any_kind() -> None:
     assert told == ["1,5", "0,25", "9999", "10.000", "True", "a.b", "0,5"]
     assert written(1234.567, "fr", ",.1f") == "1\u202f234,6" and written(torch.tensor(3), "en", "d") == "3"
     assert written(12345.6, "it") == "12.346" and written(-1234.5, "en", ".1f") == "-1234.5"
+    assert written("(3072, 768)", "pt") == "(3072,\u00a0768)", "no line breaks within a shape"
     with pytest.raises(ValueError, match="a row of 1 cells"):
         Table(["a", "b"], [[1]])
 

@@ -119,8 +119,7 @@ class Writer:
             case Value():
                 return prose.powers(piece.text).translate(SPECIAL)
             case Code():
-                inside = prose.raw(piece.parts)
-                return f"``{inside}``" if "`" in inside else f"`{inside}`"
+                return prose.span(piece)
             case Formula():
                 return f"$${prose.tex(piece)}$$" if piece.display else f"${prose.tex(piece)}$"
             case Term():

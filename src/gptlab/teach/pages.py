@@ -352,9 +352,11 @@ class Page:
 
 
 def shown_answer(value: Any, lang: str) -> str:
-    """An answer as a learner may write it."""
+    """An answer as a learner may write it; lists within a list as Python does, for so alone they are read."""
     if isinstance(value, list):
-        return f"[{('; ' if lang != 'en' else ', ').join(shown_answer(item, lang) for item in value)}]"
+        told = "en" if any(isinstance(item, list) for item in value) else lang
+        apart = "; " if told != "en" and any(isinstance(item, float) for item in value) else ", "
+        return f"[{apart.join(shown_answer(item, told) for item in value)}]"
     return written(value, lang, ".6g") if isinstance(value, float) else written(value, lang)
 
 

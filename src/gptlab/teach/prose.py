@@ -223,6 +223,12 @@ def raw(text: Text) -> str:
     return joined(text, shown)
 
 
+def span(code: Code) -> str:
+    """Code within a line of Markdown, between marks that it does not hold."""
+    inside = raw(code.parts)
+    return f"``{inside}``" if "`" in inside else f"`{inside}`"
+
+
 def powers(text: str) -> str:
     """A number as a sentence or a table has it: -1.2e-13 as −1.2 × 10⁻¹³, and minus zero as zero."""
     if re.match(r"-[0.,]*$", text) and "0" in text:

@@ -84,8 +84,7 @@ class Printer:
             case Value():
                 return prose.powers(piece.text).translate(SPECIAL)
             case Code():
-                code = prose.raw(piece.parts)
-                return f"``{code}``" if "`" in code else f"`{code}`"
+                return prose.span(piece)
             case Formula():
                 return formula.text(prose.tex(piece)).translate(SPECIAL)
             case Term():
@@ -231,7 +230,7 @@ def key(played: Played) -> None:
         value = rule if callable(found.right) else shown_answer(found.right, lesson.lang)
         out.print(Line.assemble((f"{say('right_answer', lesson.lang)} ", "bold"), (value, "green")))
         out.print(Line(say("explanation", lesson.lang), "bold"), printer.markdown(exercise.key))
-        out.print(Line(f"{say('mistakes_title', lesson.lang)}:", "bold"))
+        out.print(Line(say("mistakes_title", lesson.lang), "bold"))
         for mistake, hint in exercise.hints.items():
             if mistake == OTHER:
                 answer = say("other_answer", lesson.lang)
