@@ -63,6 +63,16 @@ def test_a_lesson_is_read(small: None, tmp_path: Path) -> None:
     assert (tmp_path / "pictures" / "picture.png").is_file() and (tmp_path / "pictures" / "drawing.svg").is_file()
 
 
+def test_no_code_is_cut(small: None, tmp_path: Path) -> None:
+    """On a narrow terminal, too, every line is there to its end."""
+    result = gptlab("lesson", 0, "--lang", "en", "--figures", tmp_path, cwd=tmp_path, COLUMNS="40")
+    told = "".join(result.stdout.split())
+    lesson = lessons.load(SMALL / "00_small", "en")
+    for unit in lesson.units:
+        if unit.kind == "cell":
+            assert "".join(lesson.cells[unit.name].code.split()) in told, unit.name
+
+
 def test_a_lesson_looks_at_the_readers_run(small: None, run: Path, tmp_path: Path) -> None:
     """The one that is named, or the latest; and says which."""
     result = gptlab("lesson", 1, "--run", run, "--lang", "en", cwd=tmp_path)
@@ -104,6 +114,7 @@ def test_the_key_is_printed(small: None, tmp_path: Path) -> None:
         (("lesson", "99"), "unknown lesson 99"),
         (("lesson", "--notebook"), "needs the number"),
         (("lesson", "check", "three"), "three"),
+        (("lesson", "check", "0", "--answers", "nothing.toml"), "there is no file nothing.toml with answers"),
         (("lessons", "--html", "out", "--lang", "pt,xx"), "unknown language 'xx'"),
         (("lessons", "--html", "out", "99"), "unknown lesson"),
         (("lesson", "0", "--lang", "de"), "de"),

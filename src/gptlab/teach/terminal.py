@@ -108,7 +108,11 @@ class Printer:
                 if unit.kind == "output":
                     return Group(*shown)
                 code = Syntax(
-                    self.lesson.cells[unit.name].code, "python", theme="ansi_dark", background_color="default"
+                    self.lesson.cells[unit.name].code,
+                    "python",
+                    theme="ansi_dark",
+                    background_color="default",
+                    word_wrap=True,
                 )
                 return Group(Padding(code, (0, 2)), *(Padding(given, (1, 2, 0, 2)) for given in shown))
             case "exercise":
@@ -204,7 +208,11 @@ def told(out: Console, printer: Printer, name: str, answers: list[Any]) -> bool:
 
 
 def read_answers(path: Path, lesson: Lesson) -> dict[str, Any]:
-    """Answers from a TOML file, name = value; ValueError for a name that no exercise has."""
+    """Answers from a TOML file, name = value; ValueError for no such file, and for a name that no exercise has."""
+    if not path.is_file():
+        raise ValueError(
+            f"there is no file {path} with answers: write one, with a line NAME = ANSWER for each exercise"
+        )
     try:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
@@ -219,7 +227,7 @@ def key(played: Played) -> None:
     """Print what is right and why, and what is said to each mistake."""
     lesson, out = played.lesson, console()
     printer = Printer(played, Path())
-    out.print(Rule(f"{say('key_title', lesson.lang)}: {lesson.number}. {lesson.title}", style="bold"))
+    out.print(Rule(f"{say('key_title', lesson.lang)} · {lesson.number}. {lesson.title}", style="bold"))
     for number, name in enumerate(printer.order, 1):
         exercise, found = lesson.exercises[name], played.asked[name]
         out.print()
