@@ -23,7 +23,7 @@ class Lesson:
     out: Path | None = None  # the notebook to write; default NN-name.ipynb
     figures: Path | None = None  # the folder to write its pictures into; default one in the cache
     page: bool = False  # wait for Enter after each section, on a terminal
-    run: str | None = None  # the model to look at; default your latest pretrained causal run, else a small one, trained once
+    run: str | None = None  # the model to look at; default your latest pretrained causal run, else a small one
     own: bool = True  # look at your own latest run, if there is one
     lang: Lang = None  # the language of the lesson; default the locale's
 
@@ -34,7 +34,7 @@ class Check:
 
     number: Annotated[Positional[int], arg(name="N", metavar="N")]
     answers: Path | None = None  # a TOML file of answers, name = value, instead of asking
-    run: str | None = None  # the model that the lesson looks at; default your latest pretrained causal run, else a small one
+    run: str | None = None  # the model to look at; default your latest pretrained causal run, else a small one
     own: bool = True  # look at your own latest run, if there is one
     lang: Lang = None  # the language of the lesson; default the locale's
 
@@ -44,7 +44,7 @@ class Key:
     """Print the key to a lesson's exercises, for the teacher."""
 
     number: Annotated[Positional[int], arg(name="N", metavar="N")]
-    run: str | None = None  # the model that the lesson looks at; default your latest pretrained causal run, else a small one
+    run: str | None = None  # the model to look at; default your latest pretrained causal run, else a small one
     own: bool = True  # look at your own latest run, if there is one
     lang: Lang = None  # the language of the lesson; default the locale's
 
